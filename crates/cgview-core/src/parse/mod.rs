@@ -1,0 +1,77 @@
+//! The kernel's formats, one function for each: bytes in, values out.
+//!
+//! Parsers promise not to panic and not to use more memory than a small multiple of the text, whatever
+//! the bytes. Keys and fields that they do not know are skipped, since kernels grow.
+
+mod cgroup_file;
+mod cpuacct;
+mod io_stat;
+mod keyed;
+pub(crate) mod list;
+mod memory_stat;
+mod process;
+
+use alloc::{borrow::ToOwned, string::String};
+
+pub use cgroup_file::{cpu_max, limit, memory_limit_v1, number_file, quota_v1};
+pub use cpuacct::{cpu_stat, cpuacct_usage_all, cpuacct_usage_percpu};
+pub use io_stat::{blkio, io_stat};
+pub use keyed::flat_keyed;
+pub use memory_stat::{memory_stat_v1, memory_stat_v2};
+pub use process::{
+    CgroupEntry, PidStat, TimensOffsets, cgroup_membership, pid_stat, status_nspid, timens_offsets,
+};
+
+/// Why a text could not be read.
+///
+/// It says where in the text and what was found there; whoever opened the file adds its path.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("line {line}: expected {expected}, found \"{found}\"")]
+pub struct ParseError {
+    /// The line, counted from 1.
+    pub line: usize,
+    /// What should have been there.
+    pub expected: &'static str,
+    /// What was there, shortened.
+    pub found: String,
+}
+
+impl ParseError {
+    /// An error at `line`, which shows at most the first 40 characters of `found`.
+    #[must_use]
+    pub fn new(line: usize, expected: &'static str, found: &[u8]) -> ParseError {
+        let shown = found.get(..found.len().min(40)).unwrap_or_default();
+        ParseError { line, expected, found: String::from_utf8_lossy(shown).trim_end().to_owned() }
+    }
+}
+
+/// Reads a decimal number that fills all of `word`.
+///
+/// A number larger than `u64::MAX` is an error, as is an empty word.
+pub(crate) fn number(word: &[u8], line: usize) -> Result<u64, ParseError> {
+    decimal(word).ok_or_else(|| ParseError::new(line, "a number", word))
+}
+
+/// The decimal number that fills all of `word`, if it is one.
+pub(crate) fn decimal(word: &[u8]) -> Option<u64> {
+    if word.is_empty() {
+        return None;
+    }
+    word.iter().try_fold(0u64, |value, byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        value.checked_mul(10)?.checked_add(digit)
+    })
+}
+
+/// The lines of a text without their newlines, each with its number from 1. Blank lines are skipped.
+pub(crate) fn lines(text: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    text.split(|&byte| byte == b'\n')
+        .enumerate()
+        .map(|(index, line)| (index + 1, line.trim_ascii()))
+        .filter(|(_, line)| !line.is_empty())
+}
+
+/// The words of a line.
+pub(crate) fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> + Clone {
+    line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty())
+}
