@@ -59,7 +59,8 @@ pub struct Snapshot {
     pub pids: Vec<PidsLevel>,
     /// The hugetlb controller, from the container outwards, one entry for each level and page size.
     pub hugetlb: Vec<HugetlbLevel>,
-    /// Block I/O of the container, one entry for each device it has used.
+    /// Block I/O of the container, one entry for each device it has used. `None` where the kernel keeps no
+    /// account of its own for it: that of an ancestor holds the neighbours' I/O too.
     pub io: Option<Io>,
     /// Pressure files of the container, as the kernel wrote them.
     pub pressure: Pressures,
@@ -290,7 +291,8 @@ pub struct IoDevice {
 /// The text of the container's pressure files. `None` where this kernel has no such file.
 #[derive(Clone, Debug, Default)]
 pub struct Pressures {
-    /// Where they were read.
+    /// Where they were read. `None` where the container has no cgroup of its own in the unified hierarchy
+    /// (cgroup v1): the pressure of the root is the host's, and of an ancestor, its neighbours' too.
     pub cgroup: Option<Arc<Cgroup>>,
     /// `cpu.pressure`.
     pub cpu: Option<Vec<u8>>,
