@@ -14,7 +14,7 @@ mod process;
 use alloc::{borrow::ToOwned, string::String};
 
 pub use cgroup_file::{cpu_max, limit, memory_limit_v1, number_file, quota_v1};
-pub use cpuacct::{cpu_stat, cpuacct_usage_all, cpuacct_usage_percpu};
+pub use cpuacct::{cpu_stat, cpuacct_per_cpu, cpuacct_usage_all, cpuacct_usage_percpu};
 pub use io_stat::{blkio, io_stat};
 pub use keyed::flat_keyed;
 pub use memory_stat::{memory_stat_v1, memory_stat_v2};
