@@ -1,0 +1,39 @@
+//! Flat keyed files, and the CPU time of v1: what was read can be written and read again.
+#![no_main]
+
+use std::io::Write as _;
+
+use cgview_core::{Usec, host::HostMemory, parse};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &[u8]| {
+    let mut again = Vec::new();
+    let mut pairs = Vec::new();
+    let read = parse::flat_keyed(text, |key, value| {
+        again.extend_from_slice(key);
+        writeln!(again, " {value}").expect("a Vec takes everything");
+        pairs.push((key, value));
+    });
+    if read.is_ok() {
+        let mut second = Vec::new();
+        parse::flat_keyed(&again, |key, value| second.push((key, value))).expect("what we wrote");
+        assert_eq!(pairs, second);
+    }
+    // Whoever knows more of a file refuses no more of it than its form.
+    assert_eq!(parse::memory_stat_v2(text).is_ok(), read.is_ok());
+    assert_eq!(parse::memory_stat_v1(text).is_ok(), read.is_ok());
+    if let Ok((time, _throttled)) = parse::cpu_stat(text) {
+        assert!(time.user.0.max(time.nice.0).max(time.system.0) <= time.sum().0);
+    }
+
+    // Each value takes a word of the text, so the text bounds the memory.
+    if let Ok(times) = parse::cpuacct_usage_all(text) {
+        assert!(times.len() <= text.len());
+        assert!(times.is_sorted_by_key(|&(cpu, _)| cpu));
+    }
+    if let Ok(times) = parse::cpuacct_usage_percpu(text) {
+        assert!(times.len() <= text.len());
+        assert!(times.iter().all(|&time| time <= Usec(u64::MAX / 1000)));
+    }
+    let _ = HostMemory::parse(text);
+});

@@ -1,0 +1,6 @@
+//! Renders `/proc/cpuinfo` in an arbitrary situation.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| cgview_fuzz::laws::cpuinfo(input));
