@@ -199,19 +199,6 @@ fn cpu_time(u: &mut Unstructured<'_>) -> Result<CpuTime> {
     Ok(CpuTime { user: Usec(number(u)?), nice: Usec(number(u)?), system: Usec(number(u)?) })
 }
 
-trait Map<T> {
-    fn map<U>(self, f: impl FnOnce(T) -> U) -> Limit<U>;
-}
-
-impl<T> Map<T> for Limit<T> {
-    fn map<U>(self, f: impl FnOnce(T) -> U) -> Limit<U> {
-        match self {
-            Limit::At(at) => Limit::At(f(at)),
-            Limit::Max => Limit::Max,
-        }
-    }
-}
-
 fn limit(u: &mut Unstructured<'_>) -> Result<Limit<u64>> {
     Ok(match u.arbitrary()? {
         true => Limit::At(number(u)?),

@@ -172,6 +172,17 @@ pub enum Limit<T> {
     Max,
 }
 
+impl<T> Limit<T> {
+    /// The same limit in another unit.
+    #[must_use]
+    pub fn map<U>(self, unit: impl FnOnce(T) -> U) -> Limit<U> {
+        match self {
+            Limit::At(at) => Limit::At(unit(at)),
+            Limit::Max => Limit::Max,
+        }
+    }
+}
+
 impl<T: Copy + Ord> Limit<T> {
     /// The tighter of the two.
     #[must_use]
@@ -230,5 +241,6 @@ mod tests {
         assert_eq!(Limit::At(3).min(Limit::Max), Limit::At(3));
         assert_eq!(Limit::At(3).min(Limit::At(2)).within(9), 2);
         assert_eq!(Limit::<u64>::Max.within(9), 9);
+        assert_eq!(Limit::At(4096).map(Bytes), Limit::At(Bytes(4096)));
     }
 }
