@@ -103,7 +103,9 @@ impl File {
             File::Proc(file) => match file {
                 ProcFile::Cpuinfo => Parts::CPUS,
                 ProcFile::Meminfo => Parts::MEMORY.and(Parts::HUGETLB).and(Parts::CPUS),
-                ProcFile::Swaps | ProcFile::Vmstat | ProcFile::Slabinfo => Parts::MEMORY,
+                // The size of the cpuset's nodes bounds the memory.
+                ProcFile::Vmstat => Parts::MEMORY.and(Parts::CPUS),
+                ProcFile::Swaps | ProcFile::Slabinfo => Parts::MEMORY,
                 ProcFile::Diskstats | ProcFile::Partitions => Parts::IO,
                 ProcFile::PressureCpu
                 | ProcFile::PressureIo

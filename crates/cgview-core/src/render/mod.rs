@@ -7,6 +7,7 @@ pub(crate) mod cpuinfo;
 pub(crate) mod diskstats;
 pub(crate) mod loadavg;
 pub(crate) mod meminfo;
+mod memory;
 pub(crate) mod partitions;
 pub(crate) mod pressure;
 pub(crate) mod slabinfo;
