@@ -1,0 +1,186 @@
+//! Who asks, and which container that makes.
+
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use cgview_core::{parse::status_nspid, view::Reader};
+use rustix::io::Errno;
+
+use crate::{
+    budget::Token,
+    container::{Container, ContainerId, Origin},
+    error::{Error, Result},
+    hierarchy::below,
+    host::Host,
+    process::Process,
+    root::read_all,
+};
+
+/// How long a caller whose cgroups did not change is taken to be who it was. What else can change is
+/// rare: its namespaces, and the cgroup of its container's init.
+const TRUSTED_FOR: Duration = Duration::from_secs(1);
+
+/// A process that asks, as far as a view depends on it.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// Its container. Callers of one container share the value.
+    pub container: Arc<Container>,
+    /// What is the reader's own and not the container's.
+    pub reader: Reader,
+}
+
+impl Caller {
+    /// Finds the container of a process, `membership` being the text of its `cgroup`.
+    fn find(host: &Host, process: &Process, membership: &[u8]) -> Result<Caller> {
+        let own = host.absolute_paths(process.pid(), membership)?;
+        // The host's first process is no container's init.
+        let foreign = process.namespace("pid")?.filter(|&own| Some(own) != host.pid_namespace);
+        let init = match foreign {
+            Some(namespace) => host.inits.of(host, namespace, process, &own)?,
+            None => None,
+        };
+        let mut paths = vec![None; own.len()];
+        if let Some((_, home)) = &init {
+            for ((path, home), own) in paths.iter_mut().zip(home.iter()).zip(&own) {
+                *path = home
+                    .clone()
+                    .filter(|home| own.as_deref().is_some_and(|own| below(own, home).is_some()));
+            }
+        }
+        let stray = own.iter().zip(&paths).any(|(own, path)| own.is_some() && path.is_none());
+        let mut aged = foreign.is_some();
+        if stray {
+            // Where it is not below its init's cgroup, its own cgroup namespace decides, and else its
+            // own cgroup.
+            let namespace = process.namespace("cgroup")?;
+            let roots = if namespace.is_some() && namespace != host.cgroup_namespace {
+                aged = true;
+                host.namespace_roots(process, &own)
+            } else {
+                vec![None; own.len()]
+            };
+            for ((path, root), own) in paths.iter_mut().zip(roots).zip(own) {
+                *path = path.take().or(root).or(own);
+            }
+        }
+        let container = match (&init, foreign) {
+            (Some((init, _)), Some(namespace)) if !stray => {
+                let id = ContainerId::of_init(namespace, init.started());
+                host.container(id, paths, || Origin::of_init(init))?
+            }
+            _ => {
+                let id = ContainerId::of_cgroups(host.hierarchies(), &paths);
+                host.container(id, paths, || Origin::of_member(depth(host, process), aged))?
+            }
+        };
+        let reader = Reader { timens: host.timens(process, &mut Vec::new())? };
+        Ok(Caller { container, reader })
+    }
+}
+
+/// How many pid namespaces deep a process is.
+fn depth(host: &Host, process: &Process) -> usize {
+    let mut text = Vec::new();
+    let read = process.read(&host.root, "status", &mut text);
+    read.ok().and_then(|()| status_nspid(&text)).map_or(1, |(_, depth)| depth)
+}
+
+impl Host {
+    /// The container of a process or thread, by its id in the pid namespace of the host's `/proc`, and
+    /// what else depends on who asks.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Gone`] if there is no such process, [`Error::Hidden`] if `/proc` does not show it,
+    /// [`Error::Outside`] if its cgroup cannot be named here, and [`Error::Read`] or [`Error::Parse`] for
+    /// its files.
+    pub fn caller(&self, tid: u32) -> Result<Caller> {
+        let process = Process::open(&self.root, tid)?;
+        let mut membership = Vec::new();
+        process.read(&self.root, "cgroup", &mut membership)?;
+        Caller::find(self, &process, &membership)
+    }
+
+    /// Like [`Host::caller`], for a caller that may ask again.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Host::caller`].
+    pub fn keep(&self, tid: u32) -> Result<KeptCaller> {
+        let process = Process::open(&self.root, tid)?;
+        let file = process.open_file(&self.root, "cgroup")?;
+        let mut membership = Vec::new();
+        read_membership(&file, tid, &mut membership)?;
+        let caller = Caller::find(self, &process, &membership)?;
+        let open = self.budget.take(2).map(|token| Open {
+            process,
+            file,
+            membership,
+            text: Vec::new(),
+            _token: token,
+        });
+        Ok(KeptCaller { tid, caller, checked: Instant::now(), open })
+    }
+}
+
+fn read_membership(file: &OwnedFd, tid: u32, text: &mut Vec<u8>) -> Result<()> {
+    read_all(file.as_fd(), text).map_err(|errno| match errno {
+        Errno::SRCH => Error::Gone { pid: tid },
+        errno => Error::read(format!("/proc/{tid}/cgroup"), errno),
+    })
+}
+
+/// A caller with what it takes to see, by one system call as a rule, that it still is who it was.
+///
+/// It keeps a descriptor of the caller's `/proc/TID/cgroup`, which is bound to the process and not to its
+/// number: once the process is gone, reads fail with `ESRCH`, whoever has the number by then.
+#[derive(Debug)]
+pub struct KeptCaller {
+    tid: u32,
+    caller: Caller,
+    checked: Instant,
+    open: Option<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    process: Process,
+    file: OwnedFd,
+    membership: Vec<u8>,
+    /// Scratch.
+    text: Vec<u8>,
+    _token: Token,
+}
+
+impl KeptCaller {
+    /// What was found last.
+    #[must_use]
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// The caller as it is now: found again if it moved to another cgroup, and once a second.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Gone`] if the process ended, even if its number belongs to another one now; else those of
+    /// [`Host::caller`].
+    pub fn check(&mut self, host: &Host) -> Result<&Caller> {
+        match &mut self.open {
+            Some(open) => {
+                read_membership(&open.file, self.tid, &mut open.text)?;
+                if open.text != open.membership || self.checked.elapsed() >= TRUSTED_FOR {
+                    self.caller = Caller::find(host, &open.process, &open.text)?;
+                    std::mem::swap(&mut open.membership, &mut open.text);
+                    self.checked = Instant::now();
+                }
+            }
+            // There were too many to keep it open, and so its number is all there is.
+            None => self.caller = host.caller(self.tid)?,
+        }
+        Ok(&self.caller)
+    }
+}

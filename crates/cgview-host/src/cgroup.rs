@@ -1,0 +1,224 @@
+//! One cgroup's directory, and the descriptors that are kept of its files.
+
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+};
+
+use cgview_core::{
+    snapshot::{Cgroup, Version},
+    units::Usec,
+};
+use parking_lot::RwLock;
+use rustix::{fs::fstat, io::Errno};
+
+use crate::{
+    budget::{Budget, Token},
+    error::{Error, Result},
+    hierarchy::Hierarchy,
+    root::{Root, read_all, read_once},
+};
+
+/// How long a file that was missing is taken to be so: a controller can be enabled at any time.
+const ABSENT_FOR: Usec = Usec::from_secs(5);
+
+/// A cgroup's directory.
+///
+/// It is of the cgroup that was there when it was opened. Another one that was made later under the same
+/// name is not read: its inode is another.
+#[derive(Debug)]
+pub(crate) struct CgroupDir {
+    cgroup: Arc<Cgroup>,
+    path: String,
+    bare_names: bool,
+    inode: u64,
+    dir: Option<(OwnedFd, Token)>,
+    files: RwLock<Vec<(Box<str>, Slot)>>,
+}
+
+/// What is known of one file.
+#[derive(Clone, Debug)]
+enum Slot {
+    Kept(Arc<(OwnedFd, Token)>),
+    Absent { since: Usec },
+}
+
+/// How the kernel makes a file's text.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Shape {
+    /// In one piece, so that a read which did not fill its buffer has all of it.
+    Whole,
+    /// Item by item: lists of pids.
+    List,
+}
+
+impl CgroupDir {
+    /// Opens the cgroup at `path` of `hierarchy`. `None` if it is not below what is mounted.
+    pub(crate) fn open(
+        root: &Root,
+        budget: &Budget,
+        hierarchy: &Hierarchy,
+        path: &str,
+    ) -> Result<Option<CgroupDir>> {
+        let Some(dir_path) = hierarchy.dir(path) else { return Ok(None) };
+        let (dir, inode) = open_dir(root, &dir_path).map_err(|errno| match errno {
+            Errno::NOENT | Errno::NODEV => Error::Vanished { path: path.into() },
+            errno => Error::read(&dir_path, errno),
+        })?;
+        Ok(Some(CgroupDir {
+            cgroup: Arc::new(Cgroup { path: path.into(), version: hierarchy.version() }),
+            path: dir_path,
+            bare_names: hierarchy.bare_names,
+            inode,
+            dir: budget.take(1).map(|token| (dir, token)),
+            files: RwLock::default(),
+        }))
+    }
+
+    pub(crate) fn cgroup(&self) -> &Arc<Cgroup> {
+        &self.cgroup
+    }
+
+    pub(crate) fn version(&self) -> Version {
+        self.cgroup.version
+    }
+
+    /// Where a file is, as the host names it.
+    pub(crate) fn path_of(&self, name: &str) -> String {
+        format!("{}/{name}", self.path)
+    }
+
+    /// Where the directory is, as the host names it.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Whether the cgroup still exists.
+    pub(crate) fn is_alive(&self, root: &Root) -> bool {
+        open_dir(root, &self.path).is_ok_and(|(_, inode)| inode == self.inode)
+    }
+
+    fn vanished(&self) -> Error {
+        Error::Vanished { path: self.cgroup.path.clone() }
+    }
+
+    /// Reads a file that holds one text into `text`. False if this cgroup has no such file, or if the
+    /// kernel does not support it here.
+    pub(crate) fn read(&self, at: &Access<'_>, name: &str, text: &mut Vec<u8>) -> Result<bool> {
+        self.read_shaped(at, name, Shape::Whole, text)
+    }
+
+    /// Reads a list of pids, `cgroup.procs` or the like, into `text`. False if this cgroup has no such
+    /// file, or may not tell (`cgroup.procs` of a threaded cgroup).
+    pub(crate) fn read_list(
+        &self,
+        at: &Access<'_>,
+        name: &str,
+        text: &mut Vec<u8>,
+    ) -> Result<bool> {
+        self.read_shaped(at, name, Shape::List, text)
+    }
+
+    fn read_shaped(
+        &self,
+        at: &Access<'_>,
+        name: &str,
+        shape: Shape,
+        text: &mut Vec<u8>,
+    ) -> Result<bool> {
+        match self.slot(name) {
+            Some(Slot::Absent { since }) if at.now.saturating_sub(since) < ABSENT_FOR => {
+                return Ok(false);
+            }
+            Some(Slot::Kept(kept)) => match shape.read(&kept.0, text) {
+                // The file is gone: with its cgroup, or because its controller was disabled.
+                Err(Errno::NODEV) => self.forget(name),
+                result => return self.readable(name, result),
+            },
+            Some(Slot::Absent { .. }) | None => {}
+        }
+        let file = match self.open_file(at.root, name) {
+            Ok(file) => file,
+            Err(Errno::NOENT | Errno::NODEV) if !self.is_alive(at.root) => {
+                return Err(self.vanished());
+            }
+            Err(Errno::NOENT) => {
+                self.remember(name, Slot::Absent { since: at.now });
+                return Ok(false);
+            }
+            Err(errno) => return Err(Error::read(self.path_of(name), errno)),
+        };
+        let result = shape.read(&file, text);
+        if result == Err(Errno::NODEV) {
+            return Err(self.vanished());
+        }
+        if let Some(token) = at.budget.take(1) {
+            self.remember(name, Slot::Kept(Arc::new((file, token))));
+        }
+        self.readable(name, result)
+    }
+
+    fn readable(&self, name: &str, result: Result<(), Errno>) -> Result<bool> {
+        match result {
+            Ok(()) => Ok(true),
+            // Such as pressure that was turned off, or blkio files of another I/O scheduler.
+            Err(Errno::OPNOTSUPP) => Ok(false),
+            Err(errno) => Err(Error::read(self.path_of(name), errno)),
+        }
+    }
+
+    fn open_file(&self, root: &Root, name: &str) -> Result<OwnedFd, Errno> {
+        let name = match name.split_once('.') {
+            Some((_, bare)) if self.bare_names => bare,
+            _ => name,
+        };
+        if let Some((dir, _)) = &self.dir {
+            return root.open_at(dir.as_fd(), name);
+        }
+        let (dir, inode) = open_dir(root, &self.path)?;
+        if inode != self.inode {
+            return Err(Errno::NODEV);
+        }
+        root.open_at(dir.as_fd(), name)
+    }
+
+    fn slot(&self, name: &str) -> Option<Slot> {
+        let files = self.files.read();
+        files.iter().find(|(known, _)| **known == *name).map(|(_, slot)| slot.clone())
+    }
+
+    fn remember(&self, name: &str, slot: Slot) {
+        let mut files = self.files.write();
+        match files.iter_mut().find(|(known, _)| **known == *name) {
+            Some((_, known)) => *known = slot,
+            None => files.push((name.into(), slot)),
+        }
+    }
+
+    fn forget(&self, name: &str) {
+        self.files.write().retain(|(known, _)| **known != *name);
+    }
+}
+
+impl Shape {
+    fn read(self, file: &OwnedFd, text: &mut Vec<u8>) -> Result<(), Errno> {
+        match self {
+            Shape::Whole => read_once(file.as_fd(), text),
+            Shape::List => read_all(file.as_fd(), text),
+        }
+    }
+}
+
+fn open_dir(root: &Root, path: &str) -> Result<(OwnedFd, u64), Errno> {
+    let dir = root.open_dir(path)?;
+    let inode = fstat(&dir)?.st_ino;
+    Ok((dir, inode))
+}
+
+/// What it takes to read a cgroup's files, and when it is done.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Access<'a> {
+    pub(crate) root: &'a Root,
+    pub(crate) budget: &'a Budget,
+    pub(crate) now: Usec,
+}

@@ -1,0 +1,130 @@
+//! Facts of the host that bound every view: memory, CPUs, nodes.
+
+use cgview_core::{
+    HostFacts, Mask,
+    host::{HostMemory, HostNode},
+    parse::ParseError,
+    units::{Bytes, Usec},
+};
+use parking_lot::Mutex;
+
+use crate::{
+    error::{Error, Result},
+    host::Host,
+};
+
+const ONLINE: &str = "/sys/devices/system/cpu/online";
+const NODES: &str = "/sys/devices/system/node";
+
+/// How long the nodes are taken to be what they were. They change when CPUs, which are looked at each
+/// time, or memory are plugged in.
+const TRUSTED_FOR: Usec = Usec::from_secs(10);
+
+/// The nodes as they were read last.
+#[derive(Debug, Default)]
+pub(crate) struct Nodes {
+    read: Option<Usec>,
+    online: Mask,
+    nodes: Vec<HostNode>,
+}
+
+pub(crate) fn read(host: &Host, meminfo: &[u8], known: &Mutex<Nodes>) -> Result<HostFacts> {
+    let mut text = Vec::new();
+    host.read(ONLINE, &mut text)?;
+    let online = Mask::parse_list(&text).map_err(|source| Error::parse(ONLINE, source))?;
+    let memory = HostMemory::parse(meminfo);
+
+    let now = host.boottime()?;
+    let mut known = known.lock();
+    let recent = known.read.is_some_and(|read| now.saturating_sub(read) < TRUSTED_FOR);
+    if !recent || known.online != online {
+        *known =
+            Nodes { read: Some(now), online: online.clone(), nodes: read_nodes(host, &mut text)? };
+    }
+    let nodes = known.nodes.clone();
+    drop(known);
+    Ok(HostFacts { memory, online, nodes, page_size: page_size(host, &memory, &mut text) })
+}
+
+fn read_nodes(host: &Host, text: &mut Vec<u8>) -> Result<Vec<HostNode>> {
+    let mut nodes = Vec::new();
+    if !host.has(NODES) {
+        return Ok(nodes);
+    }
+    for name in host.list(NODES)? {
+        let Some(number) = name.strip_prefix("node").and_then(|digits| digits.parse().ok()) else {
+            continue;
+        };
+        let path = format!("{NODES}/{name}/cpulist");
+        host.read(&path, text)?;
+        let cpus = Mask::parse_list(text).map_err(|source| Error::parse(&path, source))?;
+        host.read(&format!("{NODES}/{name}/meminfo"), text)?;
+        nodes.push(HostNode { number, cpus, total: node_total(text) });
+    }
+    nodes.sort_by_key(|node| node.number);
+    Ok(nodes)
+}
+
+/// The `MemTotal` of a node's `meminfo`, whose lines begin with `Node 0 `. Zero if it is missing: such a
+/// node has no memory.
+fn node_total(meminfo: &[u8]) -> Bytes {
+    let total = meminfo.split(|&byte| byte == b'\n').find_map(|line| {
+        let mut words = std::str::from_utf8(line).ok()?.split_whitespace().skip(2);
+        (words.next()? == "MemTotal:").then(|| words.next()?.parse().ok())?
+    });
+    Bytes::from_kib(total.unwrap_or(0))
+}
+
+/// The size of a page.
+///
+/// A captured tree may be of another machine, and no file of `/proc` says it. But its free memory is there
+/// twice: in KiB, and, a moment later, in pages; so it is the power of two that fits best.
+fn page_size(host: &Host, memory: &HostMemory, text: &mut Vec<u8>) -> Bytes {
+    let own = Bytes(rustix::param::page_size() as u64);
+    if host.procfs || host.read("/proc/vmstat", text).is_err() {
+        return own;
+    }
+    let pages = text.split(|&byte| byte == b'\n').find_map(|line| {
+        let pages = line.strip_prefix(b"nr_free_pages ")?;
+        std::str::from_utf8(pages).ok()?.trim().parse::<u64>().ok()
+    });
+    let Some(pages) = pages.filter(|&pages| pages > 0) else { return own };
+    let free = memory.free.0;
+    // From 4 KiB to 256 KiB, as far as any architecture goes.
+    (12..=18)
+        .map(|bits| 1u64 << bits)
+        .min_by_key(|size| pages.saturating_mul(*size).abs_diff(free))
+        .map_or(own, Bytes)
+}
+
+/// Reads the first number of `/proc/uptime`: seconds with two decimals.
+pub(crate) fn uptime(text: &[u8]) -> Result<Usec, ParseError> {
+    let bad = || ParseError::new(1, "seconds with two decimals", text);
+    let word = text.split(u8::is_ascii_whitespace).next().unwrap_or_default();
+    let word = std::str::from_utf8(word).map_err(|_| bad())?;
+    let (seconds, decimals) = word.split_once('.').unwrap_or((word, "0"));
+    let seconds: u64 = seconds.parse().map_err(|_| bad())?;
+    let digits = format!("{decimals:0<6}");
+    let micros: u64 = digits.get(..6).and_then(|digits| digits.parse().ok()).ok_or_else(bad)?;
+    Ok(Usec::from_secs(seconds).saturating_add(Usec(micros)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uptime_has_two_decimals() {
+        assert_eq!(uptime(b"310394.47 618903.60\n"), Ok(Usec(310_394_470_000)));
+        assert_eq!(uptime(b"7.05 1.00\n"), Ok(Usec(7_050_000)));
+        assert_eq!(uptime(b"7\n"), Ok(Usec(7_000_000)));
+        assert!(uptime(b"").is_err());
+        assert!(uptime(b"-1.00\n").is_err());
+    }
+
+    #[test]
+    fn the_total_of_a_node_is_in_kib() {
+        assert_eq!(node_total(b"Node 1 MemTotal:       1024 kB\n"), Bytes(1 << 20));
+        assert_eq!(node_total(b"Node 1 MemFree:        1024 kB\n"), Bytes(0));
+    }
+}

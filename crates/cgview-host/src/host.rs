@@ -1,0 +1,263 @@
+//! A host: its root, its hierarchies, and its files.
+
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{Arc, OnceLock, Weak},
+};
+
+use cgview_core::{HostFacts, parse::TimensOffsets, snapshot::Controller, units::Usec};
+use parking_lot::Mutex;
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::{
+    budget::Budget,
+    cgroup::{Access, CgroupDir},
+    container::{Container, ContainerId},
+    error::{Error, Result},
+    facts::{self, Nodes},
+    hierarchy::{Hierarchies, Hierarchy, Layout, NamespaceRoots},
+    init::Inits,
+    namespace,
+    process::{Namespace, Process},
+    root::Root,
+    sample::PageSize,
+};
+
+/// A host, from the files below its root.
+///
+/// It is the machine that this process runs on ([`Host::live`]), or any tree that holds the `proc` and
+/// `sys` of one ([`Host::at`]): the root of the machine as a container has it mounted, or a capture.
+///
+/// All methods may be called from any thread.
+#[derive(Debug)]
+pub struct Host {
+    pub(crate) root: Root,
+    pub(crate) budget: Budget,
+    pub(crate) hierarchies: Hierarchies,
+    /// Where this process's own cgroup namespace begins, if that is not the host's.
+    pub(crate) own_cgroup_namespace: NamespaceRoots,
+    /// Whether `/proc` is the kernel's, so that its magic links lead somewhere and its clock runs on.
+    pub(crate) procfs: bool,
+    /// Whether pids of `/proc` are those that system calls of this process give.
+    pub(crate) own_pids: bool,
+    pub(crate) pid_namespace: Option<Namespace>,
+    pub(crate) cgroup_namespace: Option<Namespace>,
+    time_namespace: (Option<Namespace>, TimensOffsets),
+    pub(crate) inits: Inits,
+    pub(crate) containers: Mutex<HashMap<ContainerId, Weak<Container>>>,
+    cgroups: Mutex<HashMap<(usize, String), Weak<CgroupDir>>>,
+    nodes: Mutex<Nodes>,
+    /// The page sizes of the hugetlb controller, once a cgroup has been seen that has it.
+    pub(crate) page_sizes: OnceLock<Arc<[PageSize]>>,
+}
+
+impl Host {
+    /// The machine that this process runs on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Root`] if there is no `/proc`, [`Error::Read`] if it cannot be read.
+    pub fn live() -> Result<Host> {
+        Host::open(Path::new("/"))
+    }
+
+    /// The host whose `proc` and `sys` are below `root`. No path leads out of it, symbolic links of the
+    /// tree neither.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Root`] if it is no directory that has a `proc`, or if the kernel has no `openat2` (before
+    /// 5.6); [`Error::Read`] if a file in it cannot be read.
+    pub fn at(root: &Path) -> Result<Host> {
+        Host::open(root)
+    }
+
+    fn open(path: &Path) -> Result<Host> {
+        let unusable = |source| Error::Root { path: path.into(), source };
+        let root = Root::open(path).map_err(unusable)?;
+        root.open_dir("/proc").map_err(|errno| unusable(errno.into()))?;
+        let procfs = root.is_procfs("/proc");
+        let mut text = Vec::new();
+
+        // The host's namespaces are those of its first process. Where that may not be asked, they are
+        // this process's own, or the kernel's first.
+        let first = Process::open(&root, 1).ok();
+        let own = if procfs { Process::open(&root, own_pid(&root)).ok() } else { None };
+        let namespace = |process: &Option<Process>, name| {
+            process.as_ref().and_then(|process| process.namespace(name).ok().flatten())
+        };
+        let own_pid_namespace = namespace(&own, "pid");
+        let pid_namespace = namespace(&first, "pid").or(own_pid_namespace);
+        let cgroup_namespace = namespace(&first, "cgroup").or_else(|| {
+            if own_pid_namespace == Some(Namespace::FIRST_PID) {
+                Some(Namespace::FIRST_CGROUP)
+            } else {
+                namespace(&own, "cgroup")
+            }
+        });
+        let time_namespace = match &own {
+            Some(process) => (namespace(&own, "time"), process.timens_offsets(&root, &mut text)?),
+            None => (Some(Namespace::FIRST_TIME), TimensOffsets::default()),
+        };
+
+        let own_cgroup_namespace = match (&own, &first) {
+            (Some(own), Some(first)) if own.namespace("cgroup")? != cgroup_namespace => {
+                namespace::own_roots(&root, own, first)
+            }
+            _ => NamespaceRoots::default(),
+        };
+        // What this process has mounted; below another root, what its first process has.
+        let mountinfo = if procfs && path == Path::new("/") {
+            "/proc/self/mountinfo"
+        } else {
+            "/proc/1/mountinfo"
+        };
+        root.read(mountinfo, &mut text).map_err(|errno| Error::read(mountinfo, errno))?;
+        let hierarchies = Hierarchies::find(&root, &text, &own_cgroup_namespace);
+
+        Ok(Host {
+            root,
+            budget: Budget::of_this_process(),
+            hierarchies,
+            own_cgroup_namespace,
+            procfs,
+            own_pids: own_pid_namespace.is_some() && own_pid_namespace == pid_namespace,
+            pid_namespace,
+            cgroup_namespace,
+            time_namespace,
+            inits: Inits::default(),
+            containers: Mutex::default(),
+            cgroups: Mutex::default(),
+            nodes: Mutex::default(),
+            page_sizes: OnceLock::new(),
+        })
+    }
+
+    /// How this host's hierarchies are laid out.
+    #[must_use]
+    pub fn layout(&self) -> Layout {
+        self.hierarchies.layout()
+    }
+
+    /// The hierarchies that are mounted and have something to say about a view.
+    #[must_use]
+    pub fn hierarchies(&self) -> &[Hierarchy] {
+        self.hierarchies.all()
+    }
+
+    /// The hierarchy that a controller's numbers come from; `None` where it has none.
+    #[must_use]
+    pub fn hierarchy(&self, controller: Controller) -> Option<&Hierarchy> {
+        self.hierarchies.get(self.hierarchies.of(controller)?)
+    }
+
+    /// The time since the host was booted: `CLOCK_BOOTTIME`, on which `/proc` tells the start of
+    /// processes. In a captured tree, the moment of its `/proc/uptime`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Read`] and [`Error::Parse`], for a captured tree.
+    pub fn boottime(&self) -> Result<Usec> {
+        if self.procfs {
+            let time = clock_gettime(ClockId::Boottime);
+            let seconds = Usec::from_secs(u64::try_from(time.tv_sec).unwrap_or(0));
+            return Ok(
+                seconds.saturating_add(Usec::from_nanos(u64::try_from(time.tv_nsec).unwrap_or(0)))
+            );
+        }
+        let path = "/proc/uptime";
+        let mut text = Vec::new();
+        self.read(path, &mut text)?;
+        facts::uptime(&text).map_err(|source| Error::parse(path, source))
+    }
+
+    /// Reads a file of the host, by the absolute path that it has there, into `text`, in place of what
+    /// that held.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Read`].
+    pub fn read(&self, path: &str, text: &mut Vec<u8>) -> Result<()> {
+        self.root.read(path, text).map_err(|errno| Error::read(path, errno))
+    }
+
+    /// Whether the host has a file or directory at `path`.
+    #[must_use]
+    pub fn has(&self, path: &str) -> bool {
+        self.root.has(path)
+    }
+
+    /// The names in a directory of the host.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Read`].
+    pub fn list(&self, path: &str) -> Result<Vec<String>> {
+        self.root.list(path).map_err(|errno| Error::read(path, errno))
+    }
+
+    /// What the host has: memory, CPUs and nodes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Read`] and [`Error::Parse`].
+    pub fn facts(&self) -> Result<HostFacts> {
+        let mut meminfo = Vec::new();
+        self.read("/proc/meminfo", &mut meminfo)?;
+        self.facts_with(&meminfo)
+    }
+
+    /// Like [`Host::facts`], for whoever has the text of `/proc/meminfo` at hand.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Read`] and [`Error::Parse`].
+    pub fn facts_with(&self, meminfo: &[u8]) -> Result<HostFacts> {
+        facts::read(self, meminfo, &self.nodes)
+    }
+
+    /// The reader's time namespace, as an offset to the clock that this process reads.
+    pub(crate) fn timens(&self, process: &Process, text: &mut Vec<u8>) -> Result<TimensOffsets> {
+        let (own, own_offsets) = self.time_namespace;
+        if own.is_some() && process.namespace("time")? == own {
+            return Ok(TimensOffsets::default());
+        }
+        let offsets = process.timens_offsets(&self.root, text)?;
+        Ok(TimensOffsets { boottime: offsets.boottime.saturating_sub(own_offsets.boottime) })
+    }
+
+    /// The one value for a cgroup's directory. `None` if it is not below what is mounted.
+    pub(crate) fn cgroup(&self, hierarchy: usize, path: &str) -> Result<Option<Arc<CgroupDir>>> {
+        let key = (hierarchy, path.to_owned());
+        let known = self.cgroups.lock().get(&key).and_then(Weak::upgrade);
+        if let Some(known) = known
+            && known.is_alive(&self.root)
+        {
+            return Ok(Some(known));
+        }
+        let Some(mounted) = self.hierarchies.get(hierarchy) else { return Ok(None) };
+        let Some(dir) = CgroupDir::open(&self.root, &self.budget, mounted, path)? else {
+            return Ok(None);
+        };
+        let dir = Arc::new(dir);
+        let mut cgroups = self.cgroups.lock();
+        if cgroups.len() >= cgroups.capacity() {
+            cgroups.retain(|_, known| known.strong_count() > 0);
+        }
+        cgroups.insert(key, Arc::downgrade(&dir));
+        Ok(Some(dir))
+    }
+
+    pub(crate) fn access(&self) -> Result<Access<'_>> {
+        Ok(Access { root: &self.root, budget: &self.budget, now: self.boottime()? })
+    }
+}
+
+/// This process's own pid, as the host's `/proc` numbers it.
+fn own_pid(root: &Root) -> u32 {
+    root.read_link("/proc/self")
+        .ok()
+        .and_then(|link| link.parse().ok())
+        .unwrap_or_else(std::process::id)
+}

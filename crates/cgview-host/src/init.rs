@@ -1,0 +1,385 @@
+//! The init of a pid namespace: who it is, and which cgroup it makes the container.
+
+use std::{
+    collections::HashMap,
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use cgview_core::{parse::status_nspid, units::Usec};
+use parking_lot::Mutex;
+use rustix::io::Errno;
+
+use crate::{
+    budget::Token,
+    error::{Error, Result},
+    hierarchy::parent,
+    host::Host,
+    ioctl, namespace,
+    process::{Namespace, Process},
+    root::read_all,
+};
+
+/// How long the cgroup namespace of an init is taken to be what it was. It changes while a runtime sets a
+/// container up, and hardly ever after.
+const TRUSTED_FOR: Duration = Duration::from_secs(1);
+
+/// How many ancestors of a process are looked at for the init.
+const PARENTS: usize = 64;
+
+/// The names of cgroups that only host an init: systemd's, that of Docker in Docker and kind, LXC's and
+/// supervise's.
+const INIT_LEAVES: [&str; 4] = ["init.scope", "init", ".lxc", "supervise"];
+
+/// The path of a cgroup in each hierarchy.
+pub(crate) type Paths = Arc<[Option<String>]>;
+
+/// The inits that are known, by their pid namespaces.
+#[derive(Debug, Default)]
+pub(crate) struct Inits(Mutex<HashMap<Namespace, Arc<Init>>>);
+
+/// The init of a pid namespace.
+#[derive(Debug)]
+pub(crate) struct Init {
+    process: Process,
+    started: Usec,
+    /// How many pid namespaces deep its own is: the place of that namespace's pids in `NSpid`.
+    depth: usize,
+    membership: OwnedFd,
+    home: Mutex<Home>,
+    _token: Option<Token>,
+}
+
+/// The cgroups that an init makes the container's.
+#[derive(Debug)]
+struct Home {
+    text: Vec<u8>,
+    checked: Instant,
+    namespaces: Option<Namespace>,
+    paths: Paths,
+}
+
+impl Init {
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    pub(crate) fn started(&self) -> Usec {
+        self.started
+    }
+
+    pub(crate) fn depth(&self) -> usize {
+        self.depth
+    }
+
+    fn open(host: &Host, process: Process) -> Result<Init> {
+        let mut text = Vec::new();
+        let started = process.started(&host.root, &mut text)?;
+        process.read(&host.root, "status", &mut text)?;
+        let depth = status_nspid(&text).map_or(1, |(_, depth)| depth);
+        let membership = process.open_file(&host.root, "cgroup")?;
+        let home = Home {
+            text: Vec::new(),
+            checked: Instant::now(),
+            namespaces: None,
+            paths: Arc::new([]),
+        };
+        Ok(Init {
+            process,
+            started,
+            depth,
+            membership,
+            home: Mutex::new(home),
+            _token: host.budget.take(2),
+        })
+    }
+
+    /// The cgroups that make the container, in each hierarchy.
+    ///
+    /// They are the init's own; but where it was given a cgroup namespace of its own, that namespace's
+    /// root, since such an init may move itself to a cgroup further down.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Gone`] if the init ended, and with it its pid namespace.
+    pub(crate) fn paths(&self, host: &Host) -> Result<Paths> {
+        let mut text = Vec::new();
+        read_all(self.membership.as_fd(), &mut text).map_err(|errno| match errno {
+            Errno::SRCH => Error::Gone { pid: self.pid() },
+            errno => Error::read(self.process.path("cgroup"), errno),
+        })?;
+        let mut home = self.home.lock();
+        if text == home.text && home.checked.elapsed() < TRUSTED_FOR {
+            return Ok(home.paths.clone());
+        }
+        let own = self.own_cgroup_namespace(host)?;
+        if text != home.text || own != home.namespaces || home.paths.is_empty() {
+            let paths = host.absolute_paths(self.pid(), &text)?;
+            let roots = match own {
+                Some(_) => host.namespace_roots(&self.process, &paths),
+                None => vec![None; paths.len()],
+            };
+            home.paths = paths
+                .into_iter()
+                .zip(roots)
+                .map(|(path, root)| root.or_else(|| path.map(|path| cut_leaf(&path).to_owned())))
+                .collect();
+            home.text = text;
+            home.namespaces = own;
+        }
+        home.checked = Instant::now();
+        Ok(home.paths.clone())
+    }
+
+    /// The init's cgroup namespace, if it was made for this container: it is neither the host's nor that
+    /// of the process that started the init. (A container in a container may have its pid namespace for
+    /// itself and share the outer one's cgroup namespace.)
+    fn own_cgroup_namespace(&self, host: &Host) -> Result<Option<Namespace>> {
+        let Some(own) = self.process.namespace("cgroup")? else { return Ok(None) };
+        if Some(own) == host.cgroup_namespace {
+            return Ok(None);
+        }
+        let ppid = self.process.stat(&host.root, &mut Vec::new())?.ppid;
+        let outer = match ppid {
+            // Not visible from here.
+            0 => return Ok(None),
+            1 => host.cgroup_namespace,
+            _ => match Process::open(&host.root, ppid) {
+                Ok(parent) => parent.namespace("cgroup").ok().flatten(),
+                Err(_) => None,
+            },
+        };
+        Ok((outer.is_some() && outer != Some(own)).then_some(own))
+    }
+}
+
+/// Cuts off a last name that only hosts an init.
+fn cut_leaf(path: &str) -> &str {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    if INIT_LEAVES.contains(&name) { parent(path).unwrap_or(path) } else { path }
+}
+
+impl Inits {
+    /// The init of the pid namespace that `member` is in, with the cgroups that make the container.
+    ///
+    /// `None` if there is none to be found: it may have no pid in this host's `/proc`.
+    pub(crate) fn of(
+        &self,
+        host: &Host,
+        namespace: Namespace,
+        member: &Process,
+        cgroups: &[Option<String>],
+    ) -> Result<Option<(Arc<Init>, Paths)>> {
+        let known = self.0.lock().get(&namespace).cloned();
+        if let Some(init) = known {
+            match init.paths(host) {
+                Ok(paths) => return Ok(Some((init, paths))),
+                // The namespace's number now belongs to another one.
+                Err(Error::Gone { .. }) => self.forget(namespace, &init),
+                Err(error) => return Err(error),
+            }
+        }
+        let Some(process) = find(host, namespace, member, cgroups)? else { return Ok(None) };
+        let init = Arc::new(Init::open(host, process)?);
+        let paths = init.paths(host)?;
+        if init._token.is_some() {
+            let mut inits = self.0.lock();
+            if inits.len() >= inits.capacity() {
+                inits.retain(|_, init| init.is_alive());
+            }
+            inits.insert(namespace, init.clone());
+        }
+        Ok(Some((init, paths)))
+    }
+
+    fn forget(&self, namespace: Namespace, init: &Arc<Init>) {
+        let mut inits = self.0.lock();
+        if inits.get(&namespace).is_some_and(|known| Arc::ptr_eq(known, init)) {
+            inits.remove(&namespace);
+        }
+    }
+}
+
+impl Init {
+    fn is_alive(&self) -> bool {
+        let mut byte = [0];
+        rustix::io::pread(&self.membership, &mut byte, 0).is_ok()
+    }
+}
+
+/// Finds the init of a pid namespace, by the cheapest way that works here.
+fn find(
+    host: &Host,
+    namespace: Namespace,
+    member: &Process,
+    cgroups: &[Option<String>],
+) -> Result<Option<Process>> {
+    let ways: [&dyn Fn() -> Result<Option<Process>>; 4] = [
+        &|| Ok(by_kernel(host, namespace, member)),
+        &|| by_parents(host, namespace, member),
+        &|| by_cgroups(host, namespace, cgroups),
+        &|| by_scan(host, namespace),
+    ];
+    for way in ways {
+        if let Some(init) = way()? {
+            return Ok(Some(init));
+        }
+    }
+    Ok(None)
+}
+
+/// Asks the kernel (since Linux 6.11).
+fn by_kernel(host: &Host, namespace: Namespace, member: &Process) -> Option<Process> {
+    if !host.procfs || !host.own_pids {
+        return None;
+    }
+    let fd = member.open_namespace("pid").ok()?;
+    let pid = ioctl::init_of_pid_namespace(fd).ok()?;
+    checked(host, namespace, pid)
+}
+
+/// Climbs from a process to its parents. A process that entered the namespace from outside has a parent
+/// that is not in it.
+fn by_parents(host: &Host, namespace: Namespace, member: &Process) -> Result<Option<Process>> {
+    let mut text = Vec::new();
+    let mut pid = member.pid();
+    for _ in 0..PARENTS {
+        let Ok(process) = Process::open(&host.root, pid) else { return Ok(None) };
+        if process.namespace("pid").ok().flatten() != Some(namespace) {
+            return Ok(None);
+        }
+        if is_init(host, &process) {
+            return Ok(Some(process));
+        }
+        match process.stat(&host.root, &mut text) {
+            Ok(stat) => pid = stat.ppid,
+            Err(_) => return Ok(None),
+        }
+    }
+    Ok(None)
+}
+
+/// Looks through the cgroups of a process: those below, its own, and then those above.
+fn by_cgroups(
+    host: &Host,
+    namespace: Namespace,
+    cgroups: &[Option<String>],
+) -> Result<Option<Process>> {
+    // Where it is deepest, there are the fewest others.
+    let Some((index, path)) = cgroups
+        .iter()
+        .enumerate()
+        .filter_map(|(index, path)| Some((index, path.as_deref()?)))
+        .max_by_key(|(_, path)| path.matches('/').count())
+    else {
+        return Ok(None);
+    };
+    let mut at = Some(path);
+    let mut first = true;
+    while let Some(path) = at {
+        let Some(hierarchy) = host.hierarchies.get(index) else { return Ok(None) };
+        let Some(dir) = hierarchy.dir(path) else { return Ok(None) };
+        let mut pids = Vec::new();
+        let mut dirs = vec![dir];
+        while let Some(dir) = dirs.pop() {
+            let mut text = Vec::new();
+            if host.root.read(&format!("{dir}/cgroup.procs"), &mut text).is_ok() {
+                pids.extend(numbers(&text));
+            }
+            // Those below the ancestors are other containers' for the most part, and left to the scan.
+            if first && dirs.len() < SUBTREE {
+                let names = host.root.list_dirs(&dir).unwrap_or_default();
+                dirs.extend(names.into_iter().map(|name| format!("{dir}/{name}")));
+            }
+        }
+        if let Some(init) = pids.into_iter().find_map(|pid| checked(host, namespace, pid)) {
+            return Ok(Some(init));
+        }
+        first = false;
+        at = parent(path);
+    }
+    Ok(None)
+}
+
+/// How many cgroups below a process's own are looked through for its init.
+const SUBTREE: usize = 1024;
+
+/// Looks through all of `/proc`.
+fn by_scan(host: &Host, namespace: Namespace) -> Result<Option<Process>> {
+    let names = host.list("/proc")?;
+    let pids = names.iter().filter_map(|name| name.parse().ok());
+    Ok(pids.into_iter().find_map(|pid| checked(host, namespace, pid)))
+}
+
+/// The process of that pid, if it is the init of the namespace.
+fn checked(host: &Host, namespace: Namespace, pid: u32) -> Option<Process> {
+    let process = Process::open(&host.root, pid).ok()?;
+    let same = process.namespace("pid").ok().flatten() == Some(namespace);
+    (same && is_init(host, &process)).then_some(process)
+}
+
+/// Whether a process is number 1 in its own pid namespace.
+fn is_init(host: &Host, process: &Process) -> bool {
+    let mut text = Vec::new();
+    process.read(&host.root, "status", &mut text).is_ok()
+        && matches!(status_nspid(&text), Some((1, _)))
+}
+
+/// The numbers in a list of pids, one on each line.
+pub(crate) fn numbers(text: &[u8]) -> impl Iterator<Item = u32> {
+    text.split(|&byte| byte == b'\n')
+        .filter_map(|line| std::str::from_utf8(line).ok()?.trim().parse().ok())
+}
+
+impl Host {
+    /// The cgroups that a text of `/proc/PID/cgroup` names, from the roots of their hierarchies.
+    pub(crate) fn absolute_paths(&self, pid: u32, text: &[u8]) -> Result<Vec<Option<String>>> {
+        let paths = self
+            .hierarchies
+            .membership(text)
+            .map_err(|source| Error::parse(format!("/proc/{pid}/cgroup"), source))?;
+        paths
+            .into_iter()
+            .zip(self.hierarchies.all())
+            .map(|(path, hierarchy)| {
+                let Some(path) = path else { return Ok(None) };
+                let base = self.own_cgroup_namespace.of(hierarchy.v1_controllers());
+                crate::hierarchy::join(base, path)
+                    .map(Some)
+                    .ok_or_else(|| Error::Outside { pid, path: path.into() })
+            })
+            .collect()
+    }
+
+    /// Where the cgroup namespace of a process begins in each hierarchy, as far as that can be told.
+    pub(crate) fn namespace_roots(
+        &self,
+        process: &Process,
+        paths: &[Option<String>],
+    ) -> Vec<Option<String>> {
+        namespace::roots(
+            &self.root,
+            self.procfs,
+            &self.hierarchies,
+            &self.own_cgroup_namespace,
+            process,
+            paths,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leaves_that_only_host_an_init_are_cut() {
+        assert_eq!(cut_leaf("/ct/init.scope"), "/ct");
+        assert_eq!(cut_leaf("/docker/1f3c/init"), "/docker/1f3c");
+        assert_eq!(cut_leaf("/lxc.payload.a/.lxc"), "/lxc.payload.a");
+        assert_eq!(cut_leaf("/init.scope"), "/");
+        assert_eq!(cut_leaf("/docker/initial"), "/docker/initial");
+        assert_eq!(cut_leaf("/"), "/");
+    }
+}

@@ -1,0 +1,169 @@
+//! One process, by its directory in `/proc`.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use cgview_core::{
+    parse::{PidStat, TimensOffsets, pid_stat, timens_offsets},
+    units::Usec,
+};
+use rustix::{
+    io::Errno,
+    process::{Pid, test_kill_process},
+};
+
+use crate::{
+    error::{Error, Result},
+    root::{Root, read_all},
+};
+
+/// A process or a thread of the host.
+///
+/// It holds the directory, so that everything read by it is of one process: when that ends and its pid is
+/// given to another, reads fail with `ESRCH` (a directory of `/proc` is bound to a `struct pid`).
+#[derive(Debug)]
+pub(crate) struct Process {
+    pid: u32,
+    dir: OwnedFd,
+}
+
+/// A namespace, by the inode number that the kernel gives it while it exists.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(crate) struct Namespace(pub(crate) u64);
+
+impl Namespace {
+    /// The first pid namespace: `PROC_PID_INIT_INO` of `linux/proc_ns.h`.
+    pub(crate) const FIRST_PID: Namespace = Namespace(0xefff_fffc);
+    /// The first cgroup namespace: `PROC_CGROUP_INIT_INO`.
+    pub(crate) const FIRST_CGROUP: Namespace = Namespace(0xefff_fffb);
+    /// The first time namespace: `PROC_TIME_INIT_INO`.
+    pub(crate) const FIRST_TIME: Namespace = Namespace(0xefff_fffa);
+
+    /// Reads the text of a link in `/proc/PID/ns`, such as `pid:[4026531836]`.
+    fn parse(link: &[u8]) -> Option<Namespace> {
+        let text = std::str::from_utf8(link).ok()?;
+        let number = text.split_once(":[")?.1.strip_suffix(']')?;
+        number.parse().ok().map(Namespace)
+    }
+}
+
+impl Process {
+    /// Opens a process by its pid, or a thread by its thread id, as the host's `/proc` numbers them.
+    pub(crate) fn open(root: &Root, pid: u32) -> Result<Process> {
+        match root.open_dir(&format!("/proc/{pid}")) {
+            Ok(dir) => Ok(Process { pid, dir }),
+            Err(Errno::NOENT | Errno::SRCH) => Err(missing(root, pid)),
+            Err(errno) => Err(Error::read(format!("/proc/{pid}"), errno)),
+        }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// The path of one of its files, for errors.
+    pub(crate) fn path(&self, name: &str) -> String {
+        format!("/proc/{}/{name}", self.pid)
+    }
+
+    fn error(&self, name: &str, errno: Errno) -> Error {
+        match errno {
+            Errno::SRCH => Error::Gone { pid: self.pid },
+            errno => Error::read(self.path(name), errno),
+        }
+    }
+
+    /// Opens one of its files.
+    pub(crate) fn open_file(&self, root: &Root, name: &str) -> Result<OwnedFd> {
+        // What every process has is missing only when there is no process: the directory of one that
+        // ended is empty.
+        root.open_at(self.dir.as_fd(), name).map_err(|errno| match errno {
+            Errno::NOENT => Error::Gone { pid: self.pid },
+            errno => self.error(name, errno),
+        })
+    }
+
+    /// Reads a file that every process has.
+    pub(crate) fn read(&self, root: &Root, name: &str, text: &mut Vec<u8>) -> Result<()> {
+        let file = self.open_file(root, name)?;
+        read_all(file.as_fd(), text).map_err(|errno| self.error(name, errno))
+    }
+
+    /// Reads `stat`.
+    pub(crate) fn stat(&self, root: &Root, text: &mut Vec<u8>) -> Result<PidStat> {
+        self.read(root, "stat", text)?;
+        pid_stat(text).map_err(|source| Error::parse(self.path("stat"), source))
+    }
+
+    /// The namespace behind a link in its `ns` directory.
+    ///
+    /// `None` if the kernel has no such namespaces, or does not let this process know: that takes
+    /// `PTRACE_MODE_READ`.
+    pub(crate) fn namespace(&self, name: &str) -> Result<Option<Namespace>> {
+        match rustix::fs::readlinkat(&self.dir, format!("ns/{name}"), Vec::new()) {
+            Ok(link) => Ok(Namespace::parse(link.as_bytes())),
+            // For the dead, the kernel has neither a task to ask nor an error of its own.
+            Err(Errno::SRCH) => Err(Error::Gone { pid: self.pid }),
+            Err(Errno::NOENT | Errno::ACCESS | Errno::PERM | Errno::INVAL) => Ok(None),
+            Err(errno) => Err(self.error(&format!("ns/{name}"), errno)),
+        }
+    }
+
+    /// Opens the namespace behind a link in its `ns` directory.
+    ///
+    /// The caller knows that `/proc` is the kernel's: this follows a magic link, whose copy in a captured
+    /// tree leads nowhere.
+    pub(crate) fn open_namespace(&self, name: &str) -> Result<OwnedFd, Errno> {
+        use rustix::fs::{Mode, OFlags, openat};
+        openat(&self.dir, format!("ns/{name}"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+    }
+
+    /// The offsets of its time namespace, relative to the first one.
+    ///
+    /// `timens_offsets` tells those of the namespace that its children will be in
+    /// (`timens_for_children_get()`), so it says nothing of a process that only made one.
+    pub(crate) fn timens_offsets(&self, root: &Root, text: &mut Vec<u8>) -> Result<TimensOffsets> {
+        if self.namespace("time")? != self.namespace("time_for_children")? {
+            return Ok(TimensOffsets::default());
+        }
+        match root.open_at(self.dir.as_fd(), "timens_offsets") {
+            // Before Linux 5.6 there are no time namespaces.
+            Err(Errno::NOENT) => Ok(TimensOffsets::default()),
+            Err(errno) => Err(self.error("timens_offsets", errno)),
+            Ok(file) => {
+                read_all(file.as_fd(), text)
+                    .map_err(|errno| self.error("timens_offsets", errno))?;
+                timens_offsets(text)
+                    .map_err(|source| Error::parse(self.path("timens_offsets"), source))
+            }
+        }
+    }
+
+    /// When it started, on the boot clock.
+    pub(crate) fn started(&self, root: &Root, text: &mut Vec<u8>) -> Result<Usec> {
+        Ok(self.stat(root, text)?.starttime.usec())
+    }
+}
+
+/// Why a process is not in `/proc`.
+fn missing(root: &Root, pid: u32) -> Error {
+    // With hidepid=2 there is no entry for it (`proc_pid_permission()`), though signals reach it.
+    let alive = || {
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
+        Some(!matches!(test_kill_process(pid), Err(Errno::SRCH)))
+    };
+    let own = root.path() == std::path::Path::new("/");
+    if own && alive() == Some(true) { Error::Hidden { pid } } else { Error::Gone { pid } }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn namespaces_are_numbers_in_brackets() {
+        assert_eq!(Namespace::parse(b"pid:[4026531836]"), Some(Namespace::FIRST_PID));
+        assert_eq!(Namespace::parse(b"cgroup:[4026531835]"), Some(Namespace::FIRST_CGROUP));
+        assert_eq!(Namespace::parse(b"pid:[]"), None);
+        assert_eq!(Namespace::parse(b"/etc/passwd"), None);
+    }
+}

@@ -1,0 +1,202 @@
+//! The tasks of a container: how many there are, and how many of them are active.
+
+use cgview_core::{
+    parse::pid_stat,
+    snapshot::{Controller, Tasks, Version},
+    units::{Ticks, Usec},
+};
+
+use crate::{
+    cgroup::{Access, CgroupDir},
+    container::Container,
+    error::Result,
+    host::Host,
+    init::numbers,
+    process::Process,
+};
+
+/// How many tasks are asked for their state in one pass. Of more, an even sample is.
+pub const TASK_BUDGET: usize = 1024;
+
+/// How many cgroups below a container are visited in one pass.
+const CGROUPS: usize = 4096;
+
+/// How many processes are looked at for the oldest.
+const PROCESSES: usize = 4096;
+
+impl Host {
+    /// The hierarchy by whose cgroups a container's tasks are found: one in which it has a cgroup of its
+    /// own. On a hybrid host the unified hierarchy comes last, since not all runtimes use it there.
+    fn task_hierarchy(&self, paths: &[Option<String>]) -> Option<usize> {
+        let controllers = [
+            Controller::Pids,
+            Controller::Memory,
+            Controller::Cpu,
+            Controller::Cpuacct,
+            Controller::Cpuset,
+            Controller::Io,
+            Controller::Pressure,
+        ];
+        controllers.into_iter().filter_map(|controller| self.hierarchies.of(controller)).find(
+            |&index| {
+                let path = paths.get(index).and_then(Option::as_ref);
+                let hierarchy = self.hierarchies.get(index);
+                hierarchy.zip(path).is_some_and(|(hierarchy, path)| !hierarchy.is_top(path))
+            },
+        )
+    }
+
+    /// Calls `visit` with the text of a list of pids, of a cgroup and then of all cgroups below it, until
+    /// it returns false.
+    fn walk(
+        &self,
+        at: &Access<'_>,
+        top: &CgroupDir,
+        name: &str,
+        mut visit: impl FnMut(&[u8]) -> bool,
+    ) -> Result<()> {
+        let mut text = Vec::new();
+        if top.read_list(at, name, &mut text)? && !visit(&text) {
+            return Ok(());
+        }
+        let mut dirs = vec![top.path().to_owned()];
+        let mut left = CGROUPS;
+        while let Some(dir) = dirs.pop() {
+            // A cgroup that is removed meanwhile has no tasks.
+            for child in self.root.list_dirs(&dir).unwrap_or_default() {
+                left -= 1;
+                if left == 0 {
+                    return Ok(());
+                }
+                let child = format!("{dir}/{child}");
+                if self.root.read(&format!("{child}/{name}"), &mut text).is_ok() && !visit(&text) {
+                    return Ok(());
+                }
+                dirs.push(child);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Container {
+    /// Counts the tasks in state R and D of the container and all below it, at any depth.
+    ///
+    /// The cost is bounded: at most [`TASK_BUDGET`] tasks are asked for their state. Where there are more,
+    /// they are an even sample, and the counts are scaled up.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Vanished`] if the cgroup was removed, and [`Error::Read`].
+    pub fn active_tasks(&self, host: &Host) -> Result<Tasks> {
+        let Some(index) = host.task_hierarchy(self.paths()) else { return all_tasks(host) };
+        let levels = self.levels(host, index)?;
+        let Some(top) = levels.first() else { return Ok(Tasks::default()) };
+        let list = match top.version() {
+            Version::V1 => "tasks",
+            Version::V2 => "cgroup.threads",
+        };
+        let mut tids: Vec<u32> = Vec::new();
+        host.walk(&host.access()?, top, list, |text| {
+            tids.extend(numbers(text));
+            true
+        })?;
+        Ok(self.count(host, &tids))
+    }
+
+    fn count(&self, host: &Host, tids: &[u32]) -> Tasks {
+        let total = tids.len();
+        let sampled = total.min(TASK_BUDGET);
+        let mut text = Vec::new();
+        let (mut running, mut blocked, mut seen) = (0, 0, 0);
+        let mut newest: Option<(Ticks, u32)> = None;
+        let sample = (0..sampled).filter_map(|index| tids.get(index * total / sampled));
+        // The highest number is the newest one's, until numbers begin again.
+        for &tid in sample.chain(tids.iter().max().filter(|_| sampled < total)) {
+            // The one thread's file: that of the process sums up the times of all of its threads.
+            if host.root.read(&format!("/proc/{tid}/task/{tid}/stat"), &mut text).is_err() {
+                continue;
+            }
+            let Ok(stat) = pid_stat(&text) else { continue };
+            seen += 1;
+            match stat.state {
+                b'R' => running += 1,
+                b'D' => blocked += 1,
+                _ => {}
+            }
+            newest = newest.max(Some((stat.starttime, tid)));
+        }
+        let scale = |count: u64| {
+            let total = total as u64;
+            if sampled as u64 == total || seen == 0 {
+                count
+            } else {
+                (count * total + seen / 2) / seen
+            }
+        };
+        Tasks {
+            running: scale(running),
+            blocked: scale(blocked),
+            total: total as u64,
+            last_pid: newest.map_or(0, |(_, tid)| self.inner_pid(host, tid, &mut text)),
+        }
+    }
+
+    /// The number of a task in the container's own pid namespace: the field of `NSpid` as deep as that is.
+    fn inner_pid(&self, host: &Host, tid: u32, text: &mut Vec<u8>) -> u64 {
+        if host.root.read(&format!("/proc/{tid}/status"), text).is_err() {
+            return 0;
+        }
+        let pids = text.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"NSpid:"));
+        let pids = pids.and_then(|pids| std::str::from_utf8(pids).ok()).unwrap_or_default();
+        pids.split_whitespace()
+            .take(self.depth())
+            .last()
+            .and_then(|pid| pid.parse().ok())
+            .unwrap_or_else(|| tid.into())
+    }
+}
+
+/// The tasks of the host, which counts them itself: `/proc/loadavg` and `/proc/stat`.
+fn all_tasks(host: &Host) -> Result<Tasks> {
+    let mut text = Vec::new();
+    host.read("/proc/loadavg", &mut text)?;
+    let loadavg = String::from_utf8_lossy(&text).into_owned();
+    let mut words = loadavg.split_whitespace().skip(3);
+    let number = |word: Option<&str>| word.and_then(|word| word.parse().ok()).unwrap_or(0);
+    let (running, total) = words.next().and_then(|word| word.split_once('/')).unwrap_or_default();
+    let last_pid = number(words.next());
+    host.read("/proc/stat", &mut text)?;
+    let blocked = text
+        .split(|&byte| byte == b'\n')
+        .find_map(|line| std::str::from_utf8(line.strip_prefix(b"procs_blocked ")?).ok());
+    Ok(Tasks {
+        running: number(Some(running)),
+        blocked: number(blocked),
+        total: number(Some(total)),
+        last_pid,
+    })
+}
+
+/// The start of the oldest process in a container's cgroups.
+pub(crate) fn oldest(host: &Host, paths: &[Option<String>]) -> Result<Option<Usec>> {
+    let Some(index) = host.task_hierarchy(paths) else { return Ok(None) };
+    let path = paths.get(index).and_then(Option::as_deref).unwrap_or("/");
+    let Some(top) = host.cgroup(index, path)? else { return Ok(None) };
+    let mut left = PROCESSES;
+    let mut stat = Vec::new();
+    let mut oldest: Option<Usec> = None;
+    host.walk(&host.access()?, &top, "cgroup.procs", |text| {
+        for pid in numbers(text).take(left) {
+            left -= 1;
+            let process = Process::open(&host.root, pid);
+            let Ok(started) = process.and_then(|process| process.started(&host.root, &mut stat))
+            else {
+                continue;
+            };
+            oldest = Some(oldest.map_or(started, |oldest| oldest.min(started)));
+        }
+        left > 0
+    })?;
+    Ok(oldest)
+}

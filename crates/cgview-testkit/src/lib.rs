@@ -1,0 +1,1 @@
+//! Cgroups, namespaces and processes for tests on a real kernel.
