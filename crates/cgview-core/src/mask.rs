@@ -82,13 +82,33 @@ impl Mask {
     /// Its `n`-th number, counted from 0: the physical CPU behind visible CPU `n`.
     #[must_use]
     pub fn nth(&self, n: u32) -> Option<u32> {
-        self.iter().nth(n as usize)
+        let mut before = 0;
+        for (index, &bits) in (0u32..).zip(&self.words) {
+            let count = bits.count_ones();
+            if n < before + count {
+                let nth_bit = (0..n - before).fold(bits, |rest, _| rest & (rest - 1));
+                return Some(index * 64 + nth_bit.trailing_zeros());
+            }
+            before += count;
+        }
+        None
     }
 
     /// How many of its numbers are below `number`: the visible CPU that stands for a physical one.
     #[must_use]
     pub fn rank(&self, number: u32) -> u32 {
-        self.iter().take_while(|&n| n < number).fold(0, |count, _| count + 1)
+        let word = number as usize / 64;
+        let whole: u32 = self.words.iter().take(word).map(|bits| bits.count_ones()).sum();
+        let below = (1u64 << (number % 64)) - 1;
+        whole + self.words.get(word).map_or(0, |bits| (bits & below).count_ones())
+    }
+
+    /// Its numbers counted anew from 0 in the order of `visible`; those that `visible` does not hold are
+    /// left out.
+    #[must_use]
+    pub fn renumbered(&self, visible: &Mask) -> Mask {
+        let ranks = (0..).zip(visible.iter());
+        ranks.filter(|&(_, number)| self.contains(number)).map(|(rank, _)| rank).collect()
     }
 
     /// Reads the kernel's list format, such as `0-3,8` (`cpuset.cpus.effective`, `cpu/online`).
@@ -101,6 +121,38 @@ impl Mask {
     /// [`ParseError`] if a part is not a number or a range, or too large.
     pub fn parse_list(text: &[u8]) -> Result<Mask, ParseError> {
         crate::parse::list::parse(text)
+    }
+
+    /// Reads the kernel's mask format, such as `ff,ffffffff` (`topology/core_cpus`), and says for how many
+    /// numbers the text has room, which is what [`Mask::write_hex`] takes.
+    ///
+    /// Blanks around it are fine, and a group of more than eight digits is not.
+    ///
+    /// # Errors
+    ///
+    /// [`ParseError`] if a group is not a hexadecimal number of 32 bits, or if there are more groups than
+    /// [`MAX_NUMBERS`] has.
+    pub fn parse_hex(text: &[u8]) -> Result<(Mask, u32), ParseError> {
+        let text = text.trim_ascii();
+        let bad = |found| ParseError::new(1, "a mask of hexadecimal groups", found);
+        let mut mask = Mask::new();
+        let mut bits = 0;
+        for group in text.rsplit(|&byte| byte == b',') {
+            if group.is_empty() || group.len() > 8 || bits >= MAX_NUMBERS {
+                return Err(bad(group));
+            }
+            // The last group read is the first of the text, and may be shorter.
+            for (nibble, &digit) in (0..).zip(group.iter().rev()) {
+                let value = char::from(digit).to_digit(16).ok_or_else(|| bad(group))?;
+                (0..4).filter(|bit| value >> bit & 1 == 1).for_each(|bit| {
+                    mask.insert(bits + nibble * 4 + bit);
+                });
+            }
+            bits += 32;
+        }
+        let first_digits = text.iter().take_while(|&&byte| byte != b',').count().min(8);
+        let unused = u32::try_from(8 - first_digits).unwrap_or(0) * 4;
+        Ok((mask, bits - unused))
     }
 
     /// Writes the kernel's list format, without a newline.
@@ -195,7 +247,54 @@ mod tests {
         assert!(high.intersection(&Mask::first(2)).is_empty());
     }
 
+    #[test]
+    fn masks_are_read_with_their_width() {
+        let read =
+            |text: &str| Mask::parse_hex(text.as_bytes()).map(|(mask, bits)| (list(&mask), bits));
+        assert_eq!(read("3\n"), Ok(("0-1".into(), 4)));
+        assert_eq!(read("00000000,0000003f"), Ok(("0-5".into(), 64)));
+        assert_eq!(read("0000,22222222,00000000\n"), Ok(("33,37,41,45,49,53,57,61".into(), 80)));
+        for text in ["", "\n", "3,", ",3", "g", "123456789", "+1", "(null)"] {
+            assert!(read(text).is_err(), "{text}");
+        }
+        let long = [&b"00000000,".repeat(MAX_NUMBERS as usize / 32)[..], b"1"].concat();
+        assert!(Mask::parse_hex(&long).is_err());
+    }
+
+    #[test]
+    fn numbers_are_counted_anew_among_the_visible() {
+        let visible: Mask = [2, 5, 70].into_iter().collect();
+        let siblings: Mask = [1, 5, 70, 71].into_iter().collect();
+        assert_eq!(siblings.renumbered(&visible), [1, 2].into_iter().collect());
+    }
+
     proptest! {
+        #[test]
+        fn places_and_numbers_are_each_others_inverse(numbers: Vec<u16>) {
+            let mask: Mask = numbers.into_iter().map(u32::from).collect();
+            for (place, number) in (0..).zip(mask.iter()) {
+                prop_assert_eq!(mask.nth(place), Some(number));
+                prop_assert_eq!(mask.rank(number), place);
+            }
+            prop_assert_eq!(mask.nth(mask.len()), None);
+            prop_assert_eq!(mask.renumbered(&mask), Mask::first(mask.len()));
+        }
+
+        #[test]
+        fn masks_are_read_back(numbers: Vec<u16>, spare in 0u32..100) {
+            let mask: Mask = numbers.into_iter().map(u32::from).collect();
+            let bits = mask.iter().last().map_or(1, |last| last + 1).saturating_add(spare).min(MAX_NUMBERS);
+            let text = hex(&mask, bits);
+            let (read, room) = Mask::parse_hex(text.as_bytes()).unwrap();
+            prop_assert_eq!(&read, &mask);
+            prop_assert_eq!(hex(&read, room), text);
+        }
+
+        #[test]
+        fn any_bytes_are_a_mask_or_an_error(text: Vec<u8>) {
+            let _ = Mask::parse_hex(&text);
+        }
+
         #[test]
         fn what_is_written_is_read_back(numbers: Vec<u16>) {
             let mask: Mask = numbers.into_iter().map(u32::from).collect();
