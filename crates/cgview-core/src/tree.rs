@@ -193,7 +193,6 @@ const TOPOLOGY: Table = &[
     ("cluster_id", SysRule::Host),
     ("book_id", SysRule::Host),
     ("drawer_id", SysRule::Host),
-    ("ppin", SysRule::Host),
     ("core_cpus", SysRule::CpuMask),
     ("core_cpus_list", SysRule::CpuList),
     ("core_siblings", SysRule::CpuMask),
