@@ -117,6 +117,7 @@ impl File {
             },
             File::Sys(file) => match file.rule() {
                 SysRule::NodeMeminfo => Parts::MEMORY.and(Parts::CPUS).and(Parts::HUGETLB),
+                SysRule::Numastat => times,
                 _ => Parts::CPUS,
             },
         }

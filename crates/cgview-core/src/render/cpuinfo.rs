@@ -1,8 +1,339 @@
-//! `/proc/cpuinfo`.
+//! `/proc/cpuinfo`: the blocks of the visible CPUs, numbered anew.
+//!
+//! Every architecture writes a text of its own (`show_cpuinfo()` below `arch/`), in one of these shapes:
+//!
+//! - a block of lines for each CPU, begun by `processor : N` and ended by a blank line: x86, arm, arm64,
+//!   riscv, powerpc, loongarch, mips, ... What comes before the first and after the last describes the
+//!   machine (`system type`, `Hardware`, `timebase`) and is kept, whichever CPU it was written with.
+//!   Old kernels for arm64 have all `processor` lines next to each other, and one description below.
+//! - s390: a line `processor N: version = ...` for each CPU, and below, after a blank line each, blocks
+//!   begun by `cpu number : N`.
+//! - sparc: lines such as `Cpu3ClkTck : ...` and `CPU3: online`.
+//! - alpha, xtensa: nothing for each CPU, only how many there are.
+//!
+//! The hardware's own numbers (`physical id`, `core id`, `apicid`, `hart`, `address`) are those of the
+//! physical CPU, as they are in `topology/` of sysfs. `siblings` and `cpu cores` count what is visible.
 
-use crate::{explain::Output, view::View};
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    vec::Vec,
+};
 
+use super::sysfs::{keeps_numbers, visible_why};
+use crate::{
+    explain::{Output, Why},
+    mask::Mask,
+    parse::decimal,
+    view::View,
+};
+
+/// Renders `/proc/cpuinfo`.
+///
+/// A visible CPU that the text has no block of (it went offline this moment) has none here. A container
+/// that sees all CPUs by their own numbers gets the host's text; so does a text of an architecture that
+/// says nothing of single CPUs.
 pub(crate) fn render(view: &View<'_>, host: &[u8], out: &mut Output<'_>) {
-    let _ = view;
-    out.copy(host);
+    if keeps_numbers(view) {
+        return out.copy(host);
+    }
+    let visible = &view.cpus.visible;
+    let pieces = pieces(host);
+    let packages = Packages::of(&pieces, visible);
+    let told: Mask = pieces.iter().filter_map(|piece| piece.cpu).collect();
+    let count = if told.is_empty() { visible.len() } else { told.intersection(visible).len() };
+    let why = visible_why(view);
+    for piece in &pieces {
+        match piece.cpu {
+            None => frame(piece.text, count, why, out),
+            Some(cpu) if visible.contains(cpu) => {
+                block(piece, visible.rank(cpu), &packages, why, out);
+            }
+            Some(_) => {}
+        }
+    }
 }
+
+/// A part of the text: what is said of one CPU, or of the machine.
+struct Piece<'a> {
+    /// The physical CPU, if it is of one.
+    cpu: Option<u32>,
+    text: &'a [u8],
+    topology: Topology<'a>,
+}
+
+/// Cuts the text into its pieces, which are all of it.
+fn pieces(text: &[u8]) -> Vec<Piece<'_>> {
+    let mut cutter = Cutter { text, pieces: Vec::new(), cpu: None, start: 0 };
+    let mut offset = 0;
+    // Where the blank lines just before this line began.
+    let mut blank_from = None;
+    let mut after_marker = false;
+    let mut lone = false;
+    let mut lines = lines(text).peekable();
+    while let Some(line) = lines.next() {
+        let is_blank = line.trim_ascii().is_empty();
+        if let Some(marker) = Marker::of(line) {
+            let begin = if marker.shape == Shape::BlockAfterBlank { blank_from } else { None };
+            cutter.cut(begin.unwrap_or(offset), Some(marker.cpu));
+            let before_marker = lines.peek().is_some_and(|next| Marker::of(next).is_some());
+            lone = marker.shape == Shape::Line || after_marker || before_marker;
+            after_marker = true;
+        } else {
+            let ends = lone || (!is_blank && blank_from.is_some());
+            if cutter.cpu.is_some() && ends {
+                cutter.cut(offset, None);
+            }
+            after_marker = false;
+        }
+        blank_from = is_blank.then(|| blank_from.unwrap_or(offset));
+        offset += line.len();
+    }
+    cutter.cut(offset, None);
+    cutter.pieces
+}
+
+struct Cutter<'a> {
+    text: &'a [u8],
+    pieces: Vec<Piece<'a>>,
+    cpu: Option<u32>,
+    start: usize,
+}
+
+impl<'a> Cutter<'a> {
+    /// Ends the piece before `at`, and begins that of `next`.
+    fn cut(&mut self, at: usize, next: Option<u32>) {
+        if let Some(text) = self.text.get(self.start..at).filter(|text| !text.is_empty()) {
+            let topology = self.cpu.map(|_| Topology::of(text)).unwrap_or_default();
+            self.pieces.push(Piece { cpu: self.cpu, text, topology });
+        }
+        self.cpu = next;
+        self.start = at;
+    }
+}
+
+/// A line that says which CPU it, or what follows, is about.
+struct Marker<'a> {
+    prefix: &'a [u8],
+    cpu: u32,
+    suffix: &'a [u8],
+    shape: Shape,
+}
+
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Shape {
+    /// It begins a block.
+    Block,
+    /// It begins a block, with the blank lines before it (s390).
+    BlockAfterBlank,
+    /// It stands alone.
+    Line,
+}
+
+impl Marker<'_> {
+    fn of(line: &[u8]) -> Option<Marker<'_>> {
+        // Most lines of a text are none, and can be told by their first byte.
+        let shape = match line.first()? {
+            b'p' if line.starts_with(b"processor") => match line.get(9)? {
+                // `processor 3: version = ...`
+                b' ' if line.get(10)?.is_ascii_digit() => Shape::Line,
+                b' ' | b'\t' | b':' => Shape::Block,
+                _ => return None,
+            },
+            b'c' if line.starts_with(b"cpu number") => Shape::BlockAfterBlank,
+            b'C' if line.starts_with(b"Cpu") || line.starts_with(b"CPU") => {
+                line.get(3).filter(|byte| byte.is_ascii_digit())?;
+                Shape::Line
+            }
+            _ => return None,
+        };
+        let (prefix, digits, suffix) = split_number(line, 0)?;
+        let cpu = decimal(digits).and_then(|cpu| u32::try_from(cpu).ok())?;
+        let names_the_cpu = || {
+            let key = prefix.trim_ascii_end().strip_suffix(b":").map(<[u8]>::trim_ascii_end);
+            matches!(key, Some(b"processor" | b"cpu number")) && suffix.trim_ascii().is_empty()
+        };
+        (shape == Shape::Line || names_the_cpu()).then_some(Marker { prefix, cpu, suffix, shape })
+    }
+}
+
+/// What a block says of its CPU's place in the machine.
+#[derive(Clone, Copy, Default)]
+struct Topology<'a> {
+    /// What tells packages apart: `drawer id` and `book id` (s390), `physical id`.
+    package: [Option<&'a [u8]>; 3],
+    /// `core id`.
+    core: Option<&'a [u8]>,
+    /// `siblings`: the online CPUs of the package.
+    siblings: Option<u64>,
+    /// `cpu cores`: the cores of the package with an online CPU.
+    cores: Option<u64>,
+}
+
+impl<'a> Topology<'a> {
+    fn of(block: &'a [u8]) -> Topology<'a> {
+        let mut topology = Topology::default();
+        for line in lines(block) {
+            let (name, value) = field(line);
+            let [drawer, book, package] = &mut topology.package;
+            match name {
+                b"drawer id" => *drawer = Some(value),
+                b"book id" => *book = Some(value),
+                b"physical id" => *package = Some(value),
+                b"core id" => topology.core = Some(value),
+                b"siblings" => topology.siblings = decimal(value),
+                b"cpu cores" => topology.cores = decimal(value),
+                _ => {}
+            }
+        }
+        topology
+    }
+}
+
+/// How many visible siblings and cores each package has.
+struct Packages<'a>(BTreeMap<[Option<&'a [u8]>; 3], Package<'a>>);
+
+#[derive(Default)]
+struct Package<'a> {
+    siblings: u64,
+    cores: BTreeSet<Option<&'a [u8]>>,
+    host_cores: BTreeSet<Option<&'a [u8]>>,
+}
+
+impl<'a> Packages<'a> {
+    fn of(pieces: &[Piece<'a>], visible: &Mask) -> Packages<'a> {
+        let mut packages = BTreeMap::<_, Package<'a>>::new();
+        for piece in pieces {
+            // Only blocks with topology: s390 has a line and a block for each CPU.
+            let (Some(cpu), Some(_)) = (piece.cpu, piece.topology.siblings) else { continue };
+            let package = packages.entry(piece.topology.package).or_default();
+            package.host_cores.insert(piece.topology.core);
+            if visible.contains(cpu) {
+                package.siblings += 1;
+                package.cores.insert(piece.topology.core);
+            }
+        }
+        Packages(packages)
+    }
+
+    /// The `siblings` and `cpu cores` to show for a CPU: never more than the host says, and never more
+    /// cores than siblings.
+    fn counts(&self, of: &Topology<'a>) -> Option<(u64, u64)> {
+        let package = self.0.get(&of.package)?;
+        let (host_siblings, host_cores) = (of.siblings?, of.cores.unwrap_or(u64::MAX));
+        let siblings = package.siblings.min(host_siblings);
+        let distinct = package.cores.len() as u64;
+        let cores = if of.cores.is_some_and(|cores| cores > package.host_cores.len() as u64) {
+            // Core ids begin anew on each die of the package, so they cannot be counted: as many
+            // threads to a core as the host has.
+            siblings.saturating_mul(host_cores).div_ceil(host_siblings.max(1)).max(distinct)
+        } else {
+            distinct.min(host_cores)
+        };
+        Some((siblings, cores.min(siblings)))
+    }
+}
+
+/// Appends what is said of one CPU, with its visible number.
+fn block<'a>(
+    piece: &Piece<'a>,
+    number: u32,
+    packages: &Packages<'a>,
+    why: Why,
+    out: &mut Output<'_>,
+) {
+    let counts = packages.counts(&piece.topology);
+    for line in lines(piece.text) {
+        match (field(line).0, counts) {
+            (b"siblings", Some((siblings, _))) => put_value(line, siblings, why, out),
+            (b"cpu cores", Some((_, cores))) => put_value(line, cores, why, out),
+            _ => match Marker::of(line) {
+                Some(marker) => {
+                    out.copy(marker.prefix);
+                    out.number(number.into(), why);
+                    out.copy(marker.suffix);
+                }
+                None => out.copy(line),
+            },
+        }
+    }
+}
+
+/// Appends what is said of the machine; only how many CPUs it has is another number.
+fn frame(text: &[u8], count: u32, why: Why, out: &mut Output<'_>) {
+    for line in lines(text) {
+        match field(line).0 {
+            // s390; sparc; alpha; xtensa.
+            b"# processors" | b"ncpus probed" | b"ncpus active" | b"cpus detected"
+            | b"cpus active" | b"CPU count" => put_value(line, count.into(), why, out),
+            b"CPU list" => {
+                let mut list = Vec::new();
+                Mask::first(count).write_list(&mut list);
+                put_text(line, &list, why, out);
+            }
+            b"cpu active mask" => {
+                let mut digits = Vec::new();
+                // `%016lx`.
+                Mask::first(count).write_hex(64, &mut digits);
+                digits.retain(|&digit| digit != b',');
+                put_text(line, &digits, why, out);
+            }
+            _ => out.copy(line),
+        }
+    }
+}
+
+/// The lines of a text, with their newlines.
+fn lines(mut text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    core::iter::from_fn(move || {
+        let end = memchr::memchr(b'\n', text).map_or(text.len(), |newline| newline + 1);
+        let (line, rest) = text.split_at_checked(end)?;
+        text = rest;
+        (!line.is_empty()).then_some(line)
+    })
+}
+
+/// The name and the value of a line such as `physical id\t: 0`; both empty if it has no colon.
+fn field(line: &[u8]) -> (&[u8], &[u8]) {
+    let Some(colon) = memchr::memchr(b':', line) else { return (b"", b"") };
+    let (name, value) = line.split_at_checked(colon).unwrap_or_default();
+    (
+        name.trim_ascii(),
+        value.trim_ascii_start().strip_prefix(b":").unwrap_or_default().trim_ascii(),
+    )
+}
+
+/// Splits at the first decimal number at or after `from`.
+fn split_number(line: &[u8], from: usize) -> Option<(&[u8], &[u8], &[u8])> {
+    let start = from + line.get(from..)?.iter().position(u8::is_ascii_digit)?;
+    let (prefix, rest) = line.split_at_checked(start)?;
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let (digits, suffix) = rest.split_at_checked(digits)?;
+    Some((prefix, digits, suffix))
+}
+
+/// Appends `line` with its number replaced. The kernel writes these with a plain `%d`, so nothing is
+/// padded.
+fn put_value(line: &[u8], value: u64, why: Why, out: &mut Output<'_>) {
+    match memchr::memchr(b':', line).and_then(|colon| split_number(line, colon)) {
+        Some((prefix, _, suffix)) => {
+            out.copy(prefix);
+            out.number(value, why);
+            out.copy(suffix);
+        }
+        None => out.copy(line),
+    }
+}
+
+/// Appends `line` with all that comes after the blanks behind its colon replaced.
+fn put_text(line: &[u8], value: &[u8], why: Why, out: &mut Output<'_>) {
+    let start = memchr::memchr(b':', line).map_or(0, |colon| {
+        let is_blank = |byte: &&u8| matches!(byte, b' ' | b'\t');
+        colon + 1 + line.iter().skip(colon + 1).take_while(is_blank).count()
+    });
+    out.copy(line.get(..start).unwrap_or_default());
+    out.put(value, why);
+    out.copy(b"\n");
+}
+
+#[cfg(test)]
+mod tests;
