@@ -1,0 +1,55 @@
+//! The command `cgview`: shows, explains and tries out the `/proc` and `/sys` of a container.
+//!
+//! Each subcommand is a module: its arguments, and `run`, which returns the exit status. Data goes
+//! to standard output, all else to standard error.
+
+mod generate;
+mod output;
+mod report;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Show, explain and try out the /proc and /sys that a container sees
+///
+/// A container shares its host's /proc and /sys, so programs in it see the host's memory and CPUs.
+/// cgview gives it numbers of its own, made from its cgroup's limits and usage. This command shows
+/// what a process is given and why, and runs commands with such a view.
+#[derive(Debug, Parser)]
+#[command(name = "cgview", version, max_term_width = 100)]
+#[command(after_help = "Exit status: 0 on success, 1 on failure, 2 on wrong usage; `cgview diff` \
+                        and `cgview run` say more.")]
+struct Args {
+    /// When to colour the output
+    ///
+    /// `auto` colours what goes to a terminal, unless the environment has a non-empty NO_COLOR.
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    color: output::Color,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Args),
+    Generate(generate::Args),
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let (result, trouble) = match args.command {
+        Command::Run(args) => (run::run(&args), ExitCode::FAILURE),
+        Command::Generate(args) => (generate::run(&args), ExitCode::FAILURE),
+    };
+    match result {
+        Ok(status) => status,
+        Err(error) if report::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            report::error(&error);
+            trouble
+        }
+    }
+}
