@@ -19,15 +19,8 @@ use clap::{Parser, Subcommand};
 /// what a process is given and why, and runs commands with such a view.
 #[derive(Debug, Parser)]
 #[command(name = "cgview", version, max_term_width = 100)]
-#[command(after_help = "Exit status: 0 on success, 1 on failure, 2 on wrong usage; `cgview diff` \
-                        and `cgview run` say more.")]
+#[command(after_help = "Exit status: 0 on success, 1 on failure, 2 on wrong usage")]
 struct Args {
-    /// When to colour the output
-    ///
-    /// `auto` colours what goes to a terminal, unless the environment has a non-empty NO_COLOR.
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
-    color: output::Color,
-
     #[command(subcommand)]
     command: Command,
 }
@@ -40,16 +33,16 @@ enum Command {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let (result, trouble) = match args.command {
-        Command::Run(args) => (run::run(&args), ExitCode::FAILURE),
-        Command::Generate(args) => (generate::run(&args), ExitCode::FAILURE),
+    let result = match args.command {
+        Command::Run(args) => run::run(&args),
+        Command::Generate(args) => generate::run(&args),
     };
     match result {
         Ok(status) => status,
         Err(error) if report::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             report::error(&error);
-            trouble
+            ExitCode::FAILURE
         }
     }
 }

@@ -28,8 +28,9 @@ pub(super) fn mount_cgroups(dirs: &[PathBuf]) -> anyhow::Result<()> {
         let root = dir.parent().unwrap_or(dir);
         // In the place of the host's mount, not over it: many programs go by the first mount that they
         // find in /proc/self/mountinfo.
-        let cgroup = open_tree(CWD, dir, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)
-            .with_context(|| format!("cannot clone the mount of {}", dir.display()))?;
+        let cgroup =
+            open_tree(CWD, dir, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)
+                .with_context(|| format!("cannot clone the mount of {}", dir.display()))?;
         unmount(root, UnmountFlags::DETACH)
             .with_context(|| format!("cannot unmount {}", root.display()))?;
         move_mount(cgroup, "", CWD, root, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
@@ -37,9 +38,8 @@ pub(super) fn mount_cgroups(dirs: &[PathBuf]) -> anyhow::Result<()> {
     })
 }
 
-/// Binds the files below `mountpoint` over the kernel's, and unmounts `mountpoint` itself, in this
-/// mount namespace only, if it is `private`.
-pub(super) fn bind_view(mountpoint: &Path, private: bool) -> anyhow::Result<()> {
+/// Binds the files below `mountpoint` over the kernel's.
+pub(super) fn bind_view(mountpoint: &Path) -> anyhow::Result<()> {
     let mut count = 0;
     bind_files(&mountpoint.join("proc"), Path::new("/proc"), &mut count)?;
     for name in ["cpu", "node"] {
@@ -61,10 +61,6 @@ pub(super) fn bind_view(mountpoint: &Path, private: bool) -> anyhow::Result<()> 
     if count == 0 {
         bail!("no view is mounted at {}", mountpoint.display());
     }
-    if private {
-        unmount(mountpoint, UnmountFlags::DETACH)
-            .with_context(|| format!("cannot unmount {}", mountpoint.display()))?;
-    }
     Ok(())
 }
 
@@ -80,7 +76,8 @@ fn bind_files(source: &Path, target: &Path, count: &mut u32) -> anyhow::Result<(
     for entry in entries {
         let entry = entry.with_context(|| format!("cannot list {}", source.display()))?;
         let place: PathBuf = target.join(entry.file_name());
-        let kind = entry.file_type().with_context(|| format!("cannot stat {}", entry.path().display()))?;
+        let kind =
+            entry.file_type().with_context(|| format!("cannot stat {}", entry.path().display()))?;
         if kind.is_dir() {
             bind_files(&entry.path(), &place, count)?;
         } else if kind.is_file() && place.exists() {

@@ -54,13 +54,10 @@ impl RunCgroups {
     /// Makes the cgroups of process `pid` and sets their limits.
     pub(super) fn create(pid: u32, size: &Size) -> anyhow::Result<RunCgroups> {
         let trees = Tree::all()?;
-        let mut made = RunCgroups {
-            cgroups: Vec::new(),
-            dirs: Vec::new(),
-            locks: Vec::new(),
-            affinity: None,
-        };
-        let done = made.make(&trees, &format!("{PREFIX}{pid}")).and_then(|()| made.limit(size, &trees));
+        let mut made =
+            RunCgroups { cgroups: Vec::new(), dirs: Vec::new(), locks: Vec::new(), affinity: None };
+        let done =
+            made.make(&trees, &format!("{PREFIX}{pid}")).and_then(|()| made.limit(size, &trees));
         if let Err(error) = done {
             // The first error is the one to tell.
             let _ = made.remove();
@@ -184,7 +181,9 @@ impl RunCgroups {
             )));
         };
         let enabled = fs::read_to_string(controller.path().join("cgroup.controllers"));
-        if controller.v2() && !enabled.is_ok_and(|names| names.split(' ').any(|has| has.trim() == name)) {
+        if controller.v2()
+            && !enabled.is_ok_and(|names| names.split(' ').any(|has| has.trim() == name))
+        {
             let root = controller.path().parent().unwrap_or(controller.path());
             return Err(anyhow!(Advice::new(
                 format!("cannot enable the {name} controller in {}", root.display()),
@@ -281,9 +280,7 @@ fn make_dir(dir: &Path) -> io::Result<()> {
     match fs::create_dir(dir) {
         // Left behind by a process that had our pid: nobody else takes this name.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            remove_dir(dir, Instant::now())
-                .map_err(|_| error)
-                .and_then(|()| fs::create_dir(dir))
+            remove_dir(dir, Instant::now()).map_err(|_| error).and_then(|()| fs::create_dir(dir))
         }
         done => done,
     }
@@ -299,7 +296,9 @@ fn remove_dir(dir: &Path, deadline: Instant) -> anyhow::Result<()> {
     loop {
         match fs::remove_dir(dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline => {
+            Err(error)
+                if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline =>
+            {
                 thread::sleep(Duration::from_millis(5));
             }
             done => return done.with_context(|| format!("cannot remove cgroup {}", dir.display())),

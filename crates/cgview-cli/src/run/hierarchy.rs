@@ -1,24 +1,21 @@
 //! The mounted cgroup hierarchies, in the shape that cgroups-rs works with.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use cgroups_rs::fs::{
     Cgroup, Hierarchy, Subsystem, blkio::BlkIoController, cpu::CpuController,
     cpuacct::CpuAcctController, cpuset::CpuSetController, freezer::FreezerController,
     hugetlb::HugeTlbController, memory::MemController, pid::PidController,
 };
-use procfs::process::{MountInfo, Process};
+use cgview_core::snapshot::Version;
+use cgview_host::Host;
 
 /// The controllers that say something of a container, by their names in v1 and in v2. blkio stands
 /// before memory: in v1 a task that writes must not be in a memory cgroup without its blkio cgroup.
 const CONTROLLERS: [&str; 8] =
     ["blkio", "io", "memory", "pids", "cpuset", "cpuacct", "cpu", "hugetlb"];
 
-/// One mounted hierarchy: cgroup v2, or one of v1 with at least one of the controllers that matter.
+/// One mounted hierarchy: cgroup v2, or one of v1 with a controller that matters.
 ///
 /// cgroups-rs finds hierarchies itself, but v2 only at `/sys/fs/cgroup`, and v1 or v2 but not both.
 #[derive(Clone, Debug)]
@@ -26,48 +23,25 @@ pub(super) struct Tree {
     pub(super) v2: bool,
     /// Where it is mounted.
     pub(super) root: PathBuf,
-    /// Which of the controllers it has.
+    /// Its controllers.
     controllers: Vec<String>,
 }
 
 impl Tree {
     /// All that are mounted here, v1's blkio first.
     pub(super) fn all() -> anyhow::Result<Vec<Tree>> {
-        let mounts = Process::myself()
-            .and_then(|process| process.mountinfo())
-            .context("cannot read /proc/self/mountinfo")?;
-        let mut seen = Vec::new();
-        let mut trees = Vec::new();
-        for mount in mounts {
-            // A hierarchy that is mounted at several places is one super block.
-            if seen.contains(&mount.majmin) {
-                continue;
-            }
-            if let Some(tree) = Tree::mounted(&mount) {
-                seen.push(mount.majmin);
-                trees.push(tree);
-            }
-        }
+        let host = Host::live()?;
+        let mut trees: Vec<Tree> = host
+            .hierarchies()
+            .iter()
+            .map(|hierarchy| Tree {
+                v2: hierarchy.version() == Version::V2,
+                root: hierarchy.mount_point().into(),
+                controllers: hierarchy.controllers().to_vec(),
+            })
+            .collect();
         trees.sort_by_key(|tree| !tree.has("blkio"));
         Ok(trees)
-    }
-
-    fn mounted(mount: &MountInfo) -> Option<Tree> {
-        let root = mount.mount_point.clone();
-        let known = |name: &&str| CONTROLLERS.contains(name);
-        match mount.fs_type.as_str() {
-            "cgroup" => {
-                let names = mount.super_options.keys().map(String::as_str);
-                let controllers: Vec<_> = names.filter(known).map(String::from).collect();
-                (!controllers.is_empty()).then_some(Tree { v2: false, root, controllers })
-            }
-            "cgroup2" => {
-                let names = fs::read_to_string(root.join("cgroup.controllers")).ok()?;
-                let controllers = names.split_whitespace().filter(known).map(String::from);
-                Some(Tree { v2: true, controllers: controllers.collect(), root })
-            }
-            _ => None,
-        }
     }
 
     /// Whether it has that controller.

@@ -36,8 +36,6 @@ pub(super) struct Init<'a> {
     pub(super) cgroups: &'a [PathBuf],
     /// The view to attach.
     pub(super) mountpoint: PathBuf,
-    /// Whether nobody else needs to see that mountpoint.
-    pub(super) private: bool,
     /// The CPUs to stay on.
     pub(super) affinity: Option<&'a Mask>,
 }
@@ -59,7 +57,9 @@ impl Failure {
 
     fn write(&self, mut report: PipeWriter) {
         // Without a parent there is nobody to tell.
-        let _ = report.write_all(&[self.status]).and_then(|()| report.write_all(self.message.as_bytes()));
+        let _ = report
+            .write_all(&[self.status])
+            .and_then(|()| report.write_all(self.message.as_bytes()));
     }
 
     /// Reads what [`Init::run`] has reported, once it has closed its end: nothing if the command runs.
@@ -87,11 +87,8 @@ impl Init<'_> {
             }
         };
         drop(report);
-        match look_after(&child, self.signals) {
-            Ok(status) => status,
-            // The kernel kills the rest of the namespace with us.
-            Err(_) => 1,
-        }
+        // Where that fails, the kernel kills the rest of the namespace with us.
+        look_after(&child, self.signals).unwrap_or(1)
     }
 
     fn wait_for_parent(&self, start: &mut PipeReader) -> anyhow::Result<()> {
@@ -108,7 +105,7 @@ impl Init<'_> {
             .context("cannot create mount and cgroup namespaces")?;
         attach::mount_proc()?;
         attach::mount_cgroups(self.cgroups)?;
-        attach::bind_view(&self.mountpoint, self.private)?;
+        attach::bind_view(&self.mountpoint)?;
         if let Some(cpus) = self.affinity {
             let mut set = CpuSet::new();
             cpus.iter().for_each(|cpu| set.set(cpu as usize));

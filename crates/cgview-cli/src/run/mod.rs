@@ -52,18 +52,17 @@ use crate::report::{self, Advice};
 /// removed afterwards. Needs root. The command sees the same files and network as everybody: this
 /// shows what a container sees, it does not confine what root can do.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Exit status: that of the command, or 128 and the number of the signal that \
+#[command(
+    after_help = "Exit status: that of the command, or 128 and the number of the signal that \
                         killed it; 127 if there is no such command, 126 if it cannot be executed; 1 \
-                        if something else failed, 2 on wrong usage.")]
+                        if something else failed, 2 on wrong usage."
+)]
 pub(crate) struct Args {
     #[command(flatten)]
     size: Size,
 
-    /// Whose view to show: auto, own, or the mountpoint of a running daemon
-    ///
-    /// `auto` takes a running cgview-fuse where one is mounted, and serves the view itself where none
-    /// is, which `own` always does.
-    #[arg(long, value_name = "auto|own|PATH", default_value = "auto")]
+    /// Whose view to show: the mountpoint of a running daemon, or auto to look for one
+    #[arg(long, value_name = "auto|PATH", default_value = "auto")]
     view: Choice,
 
     /// The command and its arguments
@@ -91,7 +90,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         .context("cannot separate the mount namespace from the host's")?;
 
     let cgroups = RunCgroups::create(std::process::id(), &args.size)?;
-    let keeper = match Keeper::start(&cgroups, &view) {
+    let keeper = match Keeper::start(&cgroups) {
         Ok(keeper) => keeper,
         Err(error) => {
             // The first error is the one to tell.
@@ -99,7 +98,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             return Err(error);
         }
     };
-    let ended = Run { args, view: &view, signals: &signals, cgroups: &cgroups, keeper: &keeper }.supervise();
+    let ended = Run { args, view: &view, signals: &signals, cgroups: &cgroups, keeper: &keeper }
+        .supervise();
     let killed = cgroups.out_of_memory_kills();
     if let Some(terminal) = terminal {
         terminal.take_back();
@@ -149,7 +149,9 @@ impl Run<'_> {
     /// Starts init, and passes signals on until it has ended.
     fn supervise(&self) -> anyhow::Result<Ended> {
         if let Err(error) = time::start_from_zero() {
-            report::warning(format_args!("{error:#}: ps and top will tell start times of the host"));
+            report::warning(format_args!(
+                "{error:#}: ps and top will tell start times of the host"
+            ));
         }
         process::unshare(UnshareFlags::NEWPID).context("cannot create a pid namespace")?;
         let (start_end, mut start) = io::pipe().context("cannot create a pipe")?;
@@ -159,16 +161,16 @@ impl Run<'_> {
             signals: self.signals,
             cgroups: self.cgroups.dirs(),
             mountpoint: self.view.mountpoint().into(),
-            private: self.view.is_private(),
             affinity: self.cgroups.affinity(),
         };
         let init = process::fork(&[start.as_fd(), report.as_fd(), self.keeper.life()], || {
             description.run(start_end, report_end)
         })
         .context("cannot fork")?;
-        let started = self.cgroups.add(init.as_raw_pid().unsigned_abs()).and_then(|()| {
-            start.write_all(&[0]).context("cannot start the run")
-        });
+        let started = self
+            .cgroups
+            .add(init.as_raw_pid().unsigned_abs())
+            .and_then(|()| start.write_all(&[0]).context("cannot start the run"));
         if let Err(error) = started {
             process::send(init, libc::SIGKILL).context("cannot end the run")?;
             process::wait_for(init, WaitOptions::empty()).context("cannot wait for the run")?;
@@ -199,7 +201,9 @@ impl Run<'_> {
             }
             if ready.keeper && served {
                 served = false;
-                report::warning("the server of the view has ended: its files cannot be read any more");
+                report::warning(
+                    "the server of the view has ended: its files cannot be read any more",
+                );
             }
             let status = process::wait_for(init, WaitOptions::NOHANG);
             if let Some(status) = status.context("cannot wait for the command")? {

@@ -156,7 +156,8 @@ impl Signals {
         match (&self.file).read(&mut bytes) {
             Ok(SIZE) => {
                 // SAFETY: the kernel has filled in the whole structure, and any bytes are one.
-                let info: libc::signalfd_siginfo = unsafe { ptr::read_unaligned(bytes.as_ptr().cast()) };
+                let info: libc::signalfd_siginfo =
+                    unsafe { ptr::read_unaligned(bytes.as_ptr().cast()) };
                 let signal = i32::try_from(info.ssi_signo).unwrap_or_default();
                 Ok(Some(Received { signal, from_terminal: info.ssi_code == libc::SI_KERNEL }))
             }

@@ -1,6 +1,6 @@
 //! A time namespace that begins now, so that the kernel itself counts a run's age from zero.
 
-use std::{fs, time::Duration};
+use std::fs;
 
 use anyhow::Context;
 use rustix::{
@@ -20,15 +20,16 @@ pub(super) fn start_from_zero() -> anyhow::Result<()> {
         negated(clock_gettime(ClockId::Monotonic)),
         negated(clock_gettime(ClockId::Boottime)),
     );
-    fs::write("/proc/self/timens_offsets", offsets).context("cannot write /proc/self/timens_offsets")
+    fs::write("/proc/self/timens_offsets", offsets)
+        .context("cannot write /proc/self/timens_offsets")
 }
 
 /// The seconds and nanoseconds to add so that `now` becomes zero. Only the seconds may be negative.
 fn negated(now: Timespec) -> String {
-    let nanos = Duration::from_secs(1).as_nanos() as i64;
+    const SECOND: i64 = 1_000_000_000;
     match now.tv_nsec {
         0 => format!("{} 0", -now.tv_sec),
-        part => format!("{} {}", -now.tv_sec - 1, nanos - part),
+        part => format!("{} {}", -now.tv_sec - 1, SECOND - part),
     }
 }
 

@@ -45,25 +45,15 @@ impl View {
     pub(super) fn find(choice: &Choice) -> anyhow::Result<View> {
         match choice {
             Choice::At(path) => Ok(View { mountpoint: path.clone() }),
-            Choice::Auto => daemon()?.map(|mountpoint| View { mountpoint }).ok_or_else(|| {
-                anyhow!(Advice::new("no daemon is running", "start cgview-fuse."))
-            }),
+            Choice::Auto => daemon()?
+                .map(|mountpoint| View { mountpoint })
+                .ok_or_else(|| anyhow!(Advice::new("no daemon is running", "start cgview-fuse."))),
         }
     }
 
     /// Where it is mounted.
     pub(super) fn mountpoint(&self) -> &Path {
         &self.mountpoint
-    }
-
-    /// Whether the run alone uses that mountpoint.
-    pub(super) fn is_private(&self) -> bool {
-        false
-    }
-
-    /// Serves it, as long as the returned value lives.
-    pub(super) fn serve(&self) -> anyhow::Result<()> {
-        Ok(())
     }
 }
 
