@@ -87,6 +87,12 @@ impl Parts {
         Parts(self.0 | other.0)
     }
 
+    /// Those that are not in `other`.
+    #[must_use]
+    pub const fn without(self, other: Parts) -> Parts {
+        Parts(self.0 & !other.0)
+    }
+
     /// Whether all of `other` are in it.
     #[must_use]
     pub const fn contain(self, other: Parts) -> bool {

@@ -1,0 +1,197 @@
+//! The texts that open files are read from.
+//!
+//! A text is never changed: a rewind puts a new one in its place, and whoever is being answered from the
+//! old one still has it. Nothing here is more than a text, which can be rendered again: so the oldest
+//! ones are dropped when there are too many, and a handle that is not known (another process opened it,
+//! on the same connection) is like one that was not read yet.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::SystemTime,
+};
+
+use parking_lot::Mutex;
+
+/// The open files of one connection that were read.
+#[derive(Debug)]
+pub struct Handles {
+    next: AtomicU64,
+    shards: [Mutex<Shard>; SHARDS],
+    most: Held,
+}
+
+/// How much the handles hold, or may hold.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Held {
+    /// How many have a text.
+    pub handles: usize,
+    /// How many bytes the texts have in all.
+    pub bytes: usize,
+}
+
+const SHARDS: usize = 8;
+
+#[derive(Debug, Default)]
+struct Shard {
+    /// By number, and so by age: [`Handles::open`] counts up.
+    texts: BTreeMap<u64, Arc<[u8]>>,
+    bytes: usize,
+}
+
+impl Handles {
+    /// No handles yet, and never more than `most`.
+    #[must_use]
+    pub fn new(most: Held) -> Handles {
+        // Not those of a process that had this connection before: nanoseconds pass faster than files
+        // are opened.
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let next = since.as_secs().wrapping_mul(1_000_000_000) + u64::from(since.subsec_nanos());
+        Handles { next: AtomicU64::new(next), shards: Default::default(), most }
+    }
+
+    /// A number that no other open file has.
+    pub fn open(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The text that it is being read from.
+    pub fn text(&self, number: u64) -> Option<Arc<[u8]>> {
+        self.shard(number)?.lock().texts.get(&number).cloned()
+    }
+
+    /// Gives it a text, in place of the one that it has.
+    pub fn put(&self, number: u64, text: Arc<[u8]>) {
+        let Some(shard) = self.shard(number) else { return };
+        let mut shard = shard.lock();
+        shard.bytes = shard.bytes.saturating_add(text.len());
+        if let Some(before) = shard.texts.insert(number, text) {
+            shard.bytes = shard.bytes.saturating_sub(before.len());
+        }
+        while shard.texts.len() > 1
+            && (shard.texts.len() > self.most.handles / SHARDS
+                || shard.bytes > self.most.bytes / SHARDS)
+        {
+            let Some((_, oldest)) = shard.texts.pop_first() else { break };
+            shard.bytes = shard.bytes.saturating_sub(oldest.len());
+        }
+    }
+
+    /// Forgets it.
+    pub fn release(&self, number: u64) {
+        let Some(shard) = self.shard(number) else { return };
+        let mut shard = shard.lock();
+        if let Some(text) = shard.texts.remove(&number) {
+            shard.bytes = shard.bytes.saturating_sub(text.len());
+        }
+    }
+
+    /// How many have a text, and how much that is.
+    pub fn held(&self) -> Held {
+        let mut held = Held::default();
+        for shard in &self.shards {
+            let shard = shard.lock();
+            held.handles += shard.texts.len();
+            held.bytes += shard.bytes;
+        }
+        held
+    }
+
+    fn shard(&self, number: u64) -> Option<&Mutex<Shard>> {
+        self.shards.get(usize::try_from(number % SHARDS as u64).ok()?)
+    }
+}
+
+/// The part of a text that a read at `offset` gets: nothing past its end.
+#[must_use]
+pub fn slice(text: &[u8], offset: u64, size: usize) -> &[u8] {
+    let rest = usize::try_from(offset).ok().and_then(|offset| text.get(offset..));
+    let rest = rest.unwrap_or_default();
+    rest.get(..size).unwrap_or(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const MOST: Held = Held { handles: 64, bytes: 8000 };
+
+    fn text(length: usize) -> Arc<[u8]> {
+        vec![b'x'; length].into()
+    }
+
+    #[test]
+    fn numbers_are_not_used_twice() {
+        let handles = Handles::new(MOST);
+        let (a, b) = (handles.open(), handles.open());
+        assert_ne!(a, b);
+        handles.put(a, text(10));
+        assert_eq!(handles.text(a), Some(text(10)));
+        assert_eq!(handles.text(b), None);
+        handles.release(a);
+        assert_eq!(handles.text(a), None);
+        assert_ne!(handles.open(), a);
+    }
+
+    #[test]
+    fn the_oldest_make_room() {
+        let handles = Handles::new(MOST);
+        let first = handles.open();
+        handles.put(first, text(1));
+        for _ in 0..1000 {
+            handles.put(handles.open(), text(1));
+        }
+        assert_eq!(handles.held(), Held { handles: MOST.handles, bytes: MOST.handles });
+        assert_eq!(handles.text(first), None);
+    }
+
+    #[test]
+    fn a_text_that_is_more_than_all_room_is_kept_while_it_is_the_newest() {
+        let handles = Handles::new(MOST);
+        let big = handles.open();
+        handles.put(big, text(MOST.bytes * 2));
+        assert_eq!(handles.text(big), Some(text(MOST.bytes * 2)));
+        for _ in 0..SHARDS {
+            handles.put(handles.open(), text(0));
+        }
+        assert_eq!(handles.held().bytes, 0);
+    }
+
+    #[test]
+    fn past_the_end_is_nothing() {
+        assert_eq!(slice(b"abc", 1, 1), b"b");
+        assert_eq!(slice(b"abc", 1, 9), b"bc");
+        assert_eq!(slice(b"abc", 3, 9), b"");
+        assert_eq!(slice(b"abc", u64::MAX, usize::MAX), b"");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_held_is_what_is_counted(steps: Vec<(u8, u8, u16)>) {
+            let handles = Handles::new(MOST);
+            let mut open = Vec::new();
+            for (step, which, length) in steps {
+                match (step % 4, open.len()) {
+                    (0, _) | (_, 0) => open.push(handles.open()),
+                    (1, count) => handles.release(open.swap_remove(usize::from(which) % count)),
+                    (_, count) => {
+                        handles.put(open[usize::from(which) % count], text(length.into()));
+                    }
+                }
+                let mut held = Held::default();
+                for shard in &handles.shards {
+                    for text in shard.lock().texts.values() {
+                        held.handles += 1;
+                        held.bytes += text.len();
+                    }
+                }
+                prop_assert_eq!(handles.held(), held);
+                prop_assert!(held.handles <= MOST.handles);
+            }
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! Serves the view of each container over FUSE.
+//!
+//! The way of a read: [`session`] takes requests from a connection that [`mount`] made, the glue to fuser
+//! unwraps them, [`service`] finds out who asks and renders, and what has to be told again is taken from
+//! caches. The service can be asked without FUSE too, and `cgview show` does.
+//!
+//! What the crate does not do: decide what a file says (`cgview-core`) or read cgroups (`cgview-host`).
+#![forbid(unsafe_code)]
+
+pub mod arguments;
+mod cache;
+mod filesystem;
+pub mod handles;
+pub mod logging;
+pub mod metrics;
+pub mod mount;
+pub mod pid_file;
+pub mod service;
+pub mod session;
+pub mod settings;
+pub mod state;
+mod tenant;
+pub mod upkeep;
+
+pub use service::Service;
+pub use session::{Guard, serve_in_background};

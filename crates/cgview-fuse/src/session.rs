@@ -1,0 +1,142 @@
+//! A connection that is being served, and the mount that it belongs to.
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    path::Path,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use cgview_host::Host;
+
+use crate::{
+    filesystem::Connection,
+    mount::{self, Mount},
+    service::Service,
+    settings::Settings,
+    upkeep::Upkeep,
+};
+
+/// A connection of the kernel's FUSE that is being served by threads of its own.
+///
+/// Dropping it does not end them: they end when the connection does, which is when its last mount is gone.
+#[derive(Debug)]
+pub struct Session {
+    thread: JoinHandle<io::Result<()>>,
+}
+
+impl Session {
+    /// Takes up a connection that nobody has served yet, and serves it by `threads` threads.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not begin with its greeting, or there are no threads.
+    pub fn start(
+        service: Arc<Service>,
+        connection: OwnedFd,
+        threads: usize,
+    ) -> io::Result<Session> {
+        let connection = Connection::greet(service, connection, threads)?;
+        let thread = thread::Builder::new().name("session".into()).spawn(|| connection.serve())?;
+        Ok(Session { thread })
+    }
+
+    /// Whether the connection has ended.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Waits until the connection ends.
+    ///
+    /// # Errors
+    ///
+    /// What ended it, if that was not the unmount.
+    pub fn join(self) -> io::Result<()> {
+        self.thread.join().unwrap_or_else(|_| Err(io::Error::other("the session panicked")))
+    }
+
+    /// Waits until the connection ends, but no longer than `patience`. It goes on where files of it are bound
+    /// elsewhere.
+    fn wait(&self, patience: Duration) {
+        let end = Instant::now() + patience;
+        while !self.has_ended() && Instant::now() < end {
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+/// Why nothing is served.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// There is no mount.
+    #[error(transparent)]
+    Mount(#[from] mount::Error),
+    /// The host cannot be read.
+    #[error("cannot read the host")]
+    Host(#[from] cgview_host::Error),
+    /// The kernel does not speak FUSE with us.
+    #[error("cannot serve the mount")]
+    Session(#[from] io::Error),
+}
+
+/// A mount that this process serves, as `cgview run` needs it. Dropping it unmounts.
+#[derive(Debug)]
+pub struct Guard {
+    mount: Mount,
+    session: Session,
+    service: Arc<Service>,
+    _upkeep: Upkeep,
+}
+
+impl Guard {
+    /// Where it is mounted.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.mount.path()
+    }
+
+    /// Who answers.
+    #[must_use]
+    pub fn service(&self) -> &Arc<Service> {
+        &self.service
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Err(error) = self.mount.unmount() {
+            tracing::warn!("{error}");
+        }
+        self.session.wait(PATIENCE);
+    }
+}
+
+/// How long the answers to the last requests are waited for.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Mounts the view at `mountpoint` and serves it from this process until the guard is dropped.
+///
+/// # Errors
+///
+/// [`Error`].
+pub fn serve_in_background(mountpoint: &Path, settings: &Settings) -> Result<Guard, Error> {
+    let host = match &settings.host_root {
+        root if root == Path::new("/") => Host::live()?,
+        root => Host::at(root)?,
+    };
+    let service = Arc::new(Service::new(host, settings.view));
+    let upkeep = Upkeep::start(Arc::clone(&service), None)?;
+    let (connection, mount) = Mount::new(mountpoint, &mount::Options::default())?;
+    match Session::start(Arc::clone(&service), connection, settings.threads) {
+        Ok(session) => Ok(Guard { mount, session, service, _upkeep: upkeep }),
+        Err(error) => {
+            // What matters is why it cannot be served.
+            let _ = mount.unmount();
+            Err(error.into())
+        }
+    }
+}

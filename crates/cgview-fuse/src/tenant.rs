@@ -1,0 +1,334 @@
+//! A container, and what is kept of it between reads.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use cgview_core::{
+    Snapshot, Usec, cpu_view::CpuView, effective::CpuLimits, loadavg::LoadAverage,
+    policy::StealPolicy, snapshot::Tasks, view::Parts,
+};
+use cgview_host::{Container, Host, Result};
+use parking_lot::Mutex;
+
+use crate::{
+    metrics::Metrics,
+    state::{Saved, SavedLoad},
+};
+
+/// A container, and what is kept of it between reads.
+#[derive(Debug)]
+pub(crate) struct Tenant {
+    container: Arc<Container>,
+    last: Mutex<Instant>,
+    samples: Mutex<Vec<Sample>>,
+    cpu: Mutex<CpuView>,
+    load: Mutex<Load>,
+    tasks: Mutex<TaskCount>,
+    counting: AtomicBool,
+}
+
+/// A snapshot of some parts.
+#[derive(Debug)]
+struct Sample {
+    parts: Parts,
+    at: Instant,
+    snapshot: Arc<Snapshot>,
+}
+
+/// The load average, while it is being watched.
+#[derive(Debug, Default)]
+struct Load {
+    average: Option<LoadAverage>,
+    /// When it was stepped last, on the host's boot clock.
+    stepped: Usec,
+    /// When a reader asked for it last.
+    asked: Option<Instant>,
+}
+
+/// How many tasks there were when they were counted last.
+#[derive(Debug, Default)]
+struct TaskCount {
+    tasks: Option<(Instant, Tasks)>,
+    cost: Duration,
+}
+
+/// Counting the tasks of a container may take one part in this of a CPU.
+const COUNTING_SHARE: u32 = 20;
+
+/// A count of tasks is never older, whatever it costs.
+const OLDEST_COUNT: Duration = Duration::from_secs(30);
+
+/// A load average that nobody stepped for longer is estimated anew.
+const LOAD_GAP: Usec = Usec::from_secs(60);
+
+impl Tenant {
+    /// A container that was not known, with what was saved of it.
+    pub(crate) fn new(container: Arc<Container>, saved: Option<Saved>) -> Tenant {
+        let (cpu, load) = saved.map_or_else(Default::default, |saved| {
+            let load = saved.load.map_or_else(Load::default, |load| Load {
+                average: Some(load.average),
+                stepped: load.stepped,
+                asked: None,
+            });
+            (saved.cpu, load)
+        });
+        Tenant {
+            container,
+            last: Mutex::new(Instant::now()),
+            samples: Mutex::default(),
+            cpu: Mutex::new(cpu),
+            load: Mutex::new(load),
+            tasks: Mutex::default(),
+            counting: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn container(&self) -> &Arc<Container> {
+        &self.container
+    }
+
+    /// What has to outlive this process.
+    pub(crate) fn save(&self, now: Usec) -> Saved {
+        let load = self.load.lock();
+        Saved {
+            saved: now,
+            cpu: self.cpu.lock().clone(),
+            load: load.average.map(|average| SavedLoad { average, stepped: load.stepped }),
+        }
+    }
+
+    pub(crate) fn touch(&self) {
+        *self.last.lock() = Instant::now();
+    }
+
+    pub(crate) fn idle(&self) -> Duration {
+        self.last.lock().elapsed()
+    }
+
+    /// A snapshot with `parts` in it, not older than `freshness`.
+    pub(crate) fn sample(
+        &self,
+        host: &Host,
+        parts: Parts,
+        freshness: Duration,
+        metrics: &Metrics,
+    ) -> Result<Arc<Snapshot>> {
+        let known = self
+            .samples
+            .lock()
+            .iter()
+            .find(|sample| sample.parts.contain(parts) && sample.at.elapsed() < freshness)
+            .map(|sample| Arc::clone(&sample.snapshot));
+        if let Some(snapshot) = known {
+            metrics.samples.hits.inc();
+            return Ok(snapshot);
+        }
+        metrics.samples.misses.inc();
+        let at = Instant::now();
+        let mut snapshot = Snapshot::default();
+        self.container.sample(host, parts.without(Parts::TASKS), &mut snapshot)?;
+        if parts.contain(Parts::TASKS) {
+            snapshot.tasks = Some(self.tasks(host, freshness, metrics)?);
+        }
+        let snapshot = Arc::new(snapshot);
+        let sample = Sample { parts, at, snapshot: Arc::clone(&snapshot) };
+        let mut samples = self.samples.lock();
+        match samples.iter_mut().find(|sample| sample.parts == parts) {
+            Some(place) => *place = sample,
+            // There are no more than files have different needs: `File::parts`.
+            None => samples.push(sample),
+        }
+        Ok(snapshot)
+    }
+
+    /// The newest snapshot with `parts` in it, of whatever age.
+    pub(crate) fn stale(&self, parts: Parts) -> Option<Arc<Snapshot>> {
+        let samples = self.samples.lock();
+        let fitting = samples.iter().filter(|sample| sample.parts.contain(parts));
+        fitting.max_by_key(|sample| sample.at).map(|sample| Arc::clone(&sample.snapshot))
+    }
+
+    /// The tasks of the container. They are counted one by one, so the more there are, the older the count
+    /// may be.
+    pub(crate) fn tasks(
+        &self,
+        host: &Host,
+        freshness: Duration,
+        metrics: &Metrics,
+    ) -> Result<Tasks> {
+        {
+            let count = self.tasks.lock();
+            if let Some((at, tasks)) = count.tasks {
+                let rest = count.cost.saturating_mul(COUNTING_SHARE).min(OLDEST_COUNT);
+                // While somebody counts, the others have the count of before.
+                if at.elapsed() < freshness.max(rest) || self.counting.load(Ordering::Relaxed) {
+                    return Ok(tasks);
+                }
+            }
+        }
+        self.counting.store(true, Ordering::Relaxed);
+        let at = Instant::now();
+        let counted = self.container.active_tasks(host);
+        let cost = at.elapsed();
+        self.counting.store(false, Ordering::Relaxed);
+        metrics.task_counts.inc();
+        metrics.task_count_seconds.inc_by(cost.as_secs_f64());
+        let tasks = counted?;
+        *self.tasks.lock() = TaskCount { tasks: Some((at, tasks)), cost };
+        Ok(tasks)
+    }
+
+    /// Steps the CPU view to the moment of the snapshot, and lends it. Readers of one container's CPU times
+    /// wait for each other; the kernel is not asked meanwhile.
+    pub(crate) fn with_cpu_view<T>(
+        &self,
+        snapshot: &Snapshot,
+        limits: &CpuLimits,
+        steal: StealPolicy,
+        render: impl FnOnce(&CpuView) -> T,
+    ) -> T {
+        let mut view = self.cpu.lock();
+        // What has no init of its own is as old as the host.
+        let started = snapshot.started.unwrap_or_default();
+        view.step(snapshot.taken, started, limits, snapshot.cpu_usage.as_ref(), steal);
+        render(&view)
+    }
+
+    /// The load average at the moment of the snapshot, which has the tasks in it.
+    pub(crate) fn load(
+        &self,
+        host: &Host,
+        snapshot: &Snapshot,
+        limits: &CpuLimits,
+        asked: bool,
+    ) -> LoadAverage {
+        let now = snapshot.taken;
+        let tasks = snapshot.tasks.unwrap_or_default();
+        let active = tasks.running.saturating_add(tasks.blocked);
+        {
+            let mut load = self.load.lock();
+            if asked {
+                load.asked = Some(Instant::now());
+            }
+            let watched = now.saturating_sub(load.stepped) <= LOAD_GAP;
+            if let Some(average) = load.average.as_mut().filter(|_| watched) {
+                average.step(now, active);
+                let average = *average;
+                load.stepped = now.max(load.stepped);
+                return average;
+            }
+        }
+        let _ = (host, limits);
+        let average = LoadAverage::seeded(now, [active.saturating_mul(100); 3]);
+        let mut load = self.load.lock();
+        load.average = Some(average);
+        load.stepped = now;
+        average
+    }
+
+    /// When its load average was stepped last, on the host's boot clock.
+    pub(crate) fn load_stepped(&self) -> Usec {
+        self.load.lock().stepped
+    }
+
+    /// Whether a reader asked for its load within `time`.
+    pub(crate) fn load_asked_within(&self, time: Duration) -> bool {
+        self.load.lock().asked.is_some_and(|asked| asked.elapsed() < time)
+    }
+}
+
+/// All containers that are known, and what was saved of those that are not.
+#[derive(Debug, Default)]
+pub(crate) struct Tenants {
+    known: Mutex<HashMap<Box<str>, Arc<Tenant>>>,
+    saved: Mutex<HashMap<Box<str>, Saved>>,
+}
+
+/// How many containers' descriptors and samples are kept.
+const MOST_KNOWN: usize = 4096;
+
+/// How many containers' CPU views are kept. Each is some dozens of bytes for each visible CPU.
+const MOST_SAVED: usize = 16_384;
+
+impl Tenants {
+    /// The tenant of a container.
+    pub(crate) fn get(
+        &self,
+        container: &Arc<Container>,
+        now: impl FnOnce() -> Usec,
+    ) -> Arc<Tenant> {
+        let id = container.id().as_str();
+        let mut known = self.known.lock();
+        if let Some(tenant) = known.get(id) {
+            // The same name, but other cgroups: it was moved, or the runtime made it anew.
+            if Arc::ptr_eq(tenant.container(), container) {
+                tenant.touch();
+                return Arc::clone(tenant);
+            }
+        }
+        let id: Box<str> = id.into();
+        let saved = match known.remove(&id) {
+            Some(tenant) => Some(tenant.save(now())),
+            None => self.saved.lock().remove(&id),
+        };
+        let tenant = Arc::new(Tenant::new(Arc::clone(container), saved));
+        known.insert(id, Arc::clone(&tenant));
+        tenant
+    }
+
+    /// Forgets a container that is gone.
+    pub(crate) fn remove(&self, tenant: &Tenant) {
+        self.known.lock().remove(tenant.container().id().as_str());
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.known.lock().len()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Tenant>> {
+        self.known.lock().values().cloned().collect()
+    }
+
+    /// Closes what is open of containers that nobody read for `idle`, and of the idlest if there are too
+    /// many. What must not be forgotten while they live stays.
+    pub(crate) fn sweep(&self, idle: Duration, now: Usec) {
+        let mut ages: Vec<(Duration, Box<str>)> = {
+            let known = self.known.lock();
+            known.iter().map(|(id, tenant)| (tenant.idle(), id.clone())).collect()
+        };
+        ages.sort_unstable();
+        let excess = ages.split_off(ages.len().min(MOST_KNOWN));
+        let idle = ages.into_iter().filter(|(age, _)| *age >= idle);
+        for (_, id) in idle.chain(excess) {
+            let Some(tenant) = self.known.lock().remove(&id) else { continue };
+            self.put(id, tenant.save(now));
+        }
+    }
+
+    /// Takes over what another process saved.
+    pub(crate) fn put(&self, id: Box<str>, state: Saved) {
+        let mut saved = self.saved.lock();
+        if saved.len() >= MOST_SAVED
+            && let Some(oldest) =
+                saved.iter().min_by_key(|(_, state)| state.saved).map(|(id, _)| id.clone())
+        {
+            saved.remove(&oldest);
+        }
+        saved.insert(id, state);
+    }
+
+    /// All that has to outlive this process.
+    pub(crate) fn save(&self, now: Usec) -> HashMap<Box<str>, Saved> {
+        let mut all = self.saved.lock().clone();
+        let known = self.known.lock();
+        all.extend(known.iter().map(|(id, tenant)| (id.clone(), tenant.save(now))));
+        all.retain(|_, saved| !saved.is_empty());
+        all
+    }
+}

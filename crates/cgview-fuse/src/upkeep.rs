@@ -1,0 +1,76 @@
+//! What no reader waits for: one thread that steps load averages, forgets who is gone, and keeps the state
+//! file up to date.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        mpsc::{self, RecvTimeoutError},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use crate::service::Service;
+
+/// The period of load averages: the kernel's `LOAD_FREQ`.
+const PERIOD: Duration = Duration::from_secs(5);
+
+/// The load of a container is watched for this long after it was asked for.
+const LOAD_WATCHED: Duration = Duration::from_secs(300);
+
+/// Counting tasks may take this much of each period: one part in twenty of a CPU.
+const LOAD_BUDGET: Duration = Duration::from_millis(250);
+
+/// How often what nobody asks for any more is forgotten.
+const SWEEP: Duration = Duration::from_secs(30);
+
+/// The thread. Dropping it ends the thread.
+#[derive(Debug)]
+pub struct Upkeep {
+    stop: Option<mpsc::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Upkeep {
+    /// Starts it. The state is kept in `state_file`, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel gives no thread.
+    pub fn start(service: Arc<Service>, state_file: Option<PathBuf>) -> std::io::Result<Upkeep> {
+        let (stop, stopped) = mpsc::channel();
+        let thread = thread::Builder::new().name("upkeep".into()).spawn(move || {
+            let mut next = Instant::now() + PERIOD;
+            let mut swept = Instant::now();
+            let mut failing = false;
+            while stopped.recv_timeout(next.saturating_duration_since(Instant::now()))
+                == Err(RecvTimeoutError::Timeout)
+            {
+                next = (next + PERIOD).max(Instant::now());
+                service.step_loads(LOAD_WATCHED, LOAD_BUDGET);
+                if swept.elapsed() >= SWEEP {
+                    service.sweep();
+                    swept = Instant::now();
+                }
+                let Some(path) = &state_file else { continue };
+                let saved = service.save_to(path);
+                if let (Err(error), false) = (&saved, failing) {
+                    tracing::warn!("cannot keep the state in {}: {error}", path.display());
+                }
+                failing = saved.is_err();
+            }
+        })?;
+        Ok(Upkeep { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Upkeep {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // It ends by itself; a panic of it was reported when it happened.
+            let _ = thread.join();
+        }
+    }
+}
