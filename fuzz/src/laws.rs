@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use cgview_core::{
     File, Mask,
+    effective::MemoryLimits,
     tree::{Dir, Entry, ProcFile, SysRule},
     view::Error,
 };
@@ -60,19 +61,23 @@ fn proc(input: &[u8], file: ProcFile) -> Option<(Situation, &[u8], Vec<u8>)> {
     Some((situation, host, text))
 }
 
-/// Law 5: the same lines in the same order.
-fn same_lines(host: &[u8], text: &[u8]) {
-    let names = |text| -> Vec<Vec<u8>> {
-        lines(text).map(|line| words(line).first().copied().unwrap_or_default().to_vec()).collect()
-    };
-    assert_eq!(names(host), names(text), "the host's lines");
+/// Law 5: the same lines in the same order. Names end at `end`.
+fn same_lines(host: &[u8], text: &[u8], end: u8) {
+    let name = |line: &[u8]| line.split(|&byte| byte == end).next().unwrap_or_default().to_vec();
+    let names = |text| lines(text).map(name).map(|name| name.trim_ascii_end().to_vec());
+    assert!(names(host).eq(names(text)), "other lines than the host's");
     assert_eq!(host.ends_with(b"\n"), text.ends_with(b"\n"), "the end of the host's text");
 }
 
 /// `/proc/meminfo`.
 pub fn meminfo(input: &[u8]) {
     let Some((situation, host, text)) = proc(input, ProcFile::Meminfo) else { return };
-    same_lines(host, &text);
+    same_lines(host, &text, b':');
+    let limits = memory_limits(&situation);
+    let pages = situation.snapshot.hugetlb.iter().any(|level| level.max.at().is_some());
+    if !limits.memory_limited && !limits.swap_limited && !pages {
+        return assert_eq!(text, host, "no limit");
+    }
     let (before, after) = (sizes(host), sizes(&text));
     // A text with a line twice is no kernel's.
     if lines(host).count() != before.len() {
@@ -84,14 +89,29 @@ pub fn meminfo(input: &[u8]) {
             assert!(part_size <= whole_size, "{part} {part_size} > {whole} {whole_size}");
         }
     };
-    at_most("MemFree:", "MemAvailable:");
-    at_most("MemAvailable:", "MemTotal:");
-    at_most("MemFree:", "MemTotal:");
-    at_most("SwapFree:", "SwapTotal:");
-    at_most("Mlocked:", "Unevictable:");
-    if let Some(total) = shown("MemTotal:") {
-        assert!(total <= situation.host.memory.total.kib(), "MemTotal {total}");
+    if limits.swap_limited {
+        at_most("SwapFree:", "SwapTotal:");
     }
+    if limits.memory_limited {
+        at_most("MemFree:", "MemAvailable:");
+        at_most("MemAvailable:", "MemTotal:");
+        at_most("MemFree:", "MemTotal:");
+        at_most("Mlocked:", "Unevictable:");
+        at_most("Shmem:", "Cached:");
+        at_most("Dirty:", "Cached:");
+        at_most("SReclaimable:", "Slab:");
+        at_most("SUnreclaim:", "Slab:");
+        if let Some(total) = shown("MemTotal:") {
+            assert!(total <= situation.host.memory.total.kib(), "MemTotal {total}");
+        }
+        for part in ["Cached:", "AnonPages:", "Slab:", "KernelStack:", "PageTables:", "Mapped:"] {
+            at_most(part, "MemTotal:");
+        }
+    }
+}
+
+fn memory_limits(situation: &Situation) -> MemoryLimits {
+    MemoryLimits::of(&situation.snapshot, &situation.host, &situation.policy)
 }
 
 /// The lines `Name: NUMBER` and `Name: NUMBER kB`.
@@ -106,7 +126,7 @@ fn sizes(text: &[u8]) -> HashMap<Vec<u8>, u64> {
 /// `/proc/vmstat`.
 pub fn vmstat(input: &[u8]) {
     let Some((_, host, text)) = proc(input, ProcFile::Vmstat) else { return };
-    same_lines(host, &text);
+    same_lines(host, &text, b' ');
 }
 
 /// `/proc/stat`.
@@ -181,7 +201,10 @@ pub fn loadavg(input: &[u8]) {
 
 /// `/proc/swaps`.
 pub fn swaps(input: &[u8]) {
-    let Some((_, _, text)) = proc(input, ProcFile::Swaps) else { return };
+    let Some((situation, host, text)) = proc(input, ProcFile::Swaps) else { return };
+    if !memory_limits(&situation).swap_limited {
+        return assert_eq!(text, host, "no limit");
+    }
     for row in lines(&text).skip(1) {
         // Filename, Type, Size, Used, Priority.
         if let [_, _, size, used, _] = words(row)[..]
