@@ -10,9 +10,9 @@ use crate::{
 
 /// The memory and swap of a container, each with the reason for it.
 ///
-/// Where a limit holds, `free <= available <= total` and `swap_free <= swap_total` for any input, and
-/// nothing is more than the host has. Where none holds, the numbers are the host's own, as they are:
-/// the kernel's `MemAvailable` is an estimate and may be less than `MemFree`.
+/// Where a limit holds, `free <= available <= total` and `swap_free <= swap_total` for any input,
+/// and nothing is more than the host has. Where none holds, the numbers are the host's own, as they
+/// are: the kernel's `MemAvailable` is an estimate and may be less than `MemFree`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct MemoryLimits {
     /// The tightest limit up to the root, at most what the host (or the nodes of the cpuset) has.
@@ -25,14 +25,15 @@ pub struct MemoryLimits {
     pub swap_total: (Bytes, Why),
     /// What is left of it.
     pub swap_free: (Bytes, Why),
-    /// Whether anything limits the memory: a `memory.max` or `memory.high` of any level, or a cpuset
-    /// without some of the host's nodes.
+    /// Whether anything limits the memory: a `memory.max` or `memory.high` of any level, or a
+    /// cpuset without some of the host's nodes.
     pub memory_limited: bool,
     /// Whether anything limits the swap: a `memory.swap.max` of any level, or the policy.
     pub swap_limited: bool,
 }
 
-/// The least total that is shown: a machine without memory does not exist, and readers divide by it.
+/// The least total that is shown: a machine without memory does not exist, and readers divide by
+/// it.
 const LEAST: Bytes = Bytes(4096);
 
 impl MemoryLimits {
@@ -209,8 +210,8 @@ fn missing_nodes(snapshot: &Snapshot, host: &HostFacts) -> Option<Bytes> {
 /// What the kernel can take back at `level` when that level reaches its limit: page cache and
 /// reclaimable slab, less what `memory.min` and `memory.low` protect.
 ///
-/// A protection holds against reclaim that starts further up, not against that of the cgroup's own limit
-/// (`mem_cgroup_calculate_protection()`): it is the protection of the next level inwards that
+/// A protection holds against reclaim that starts further up, not against that of the cgroup's own
+/// limit (`mem_cgroup_calculate_protection()`): it is the protection of the next level inwards that
 /// counts. Of it, only the usage beyond the protection can be taken.
 fn reclaimable(levels: &[MemoryLevel], level: usize) -> Bytes {
     let cache = |level: &MemoryLevel| {
@@ -236,11 +237,11 @@ fn reclaimable(levels: &[MemoryLevel], level: usize) -> Bytes {
 
 /// What `level` allows of swap, where the tightest limit of memory is `memory`.
 ///
-/// v2 limits swap by itself. v1 limits memory and swap together, at each level, so that what the levels
-/// leave for swap is only known once the tightest of both is: memsw less memory, as
-/// [`crate::snapshot::Swap`] has it for one level, is put together again. (A level with a memsw limit has a memory
-/// limit that is not larger, `mem_cgroup_resize_max()`; where the snapshot has none, the number is
-/// memsw itself.)
+/// v2 limits swap by itself. v1 limits memory and swap together, at each level, so that what the
+/// levels leave for swap is only known once the tightest of both is: memsw less memory, as
+/// [`crate::snapshot::Swap`] has it for one level, is put together again. (A level with a memsw
+/// limit has a memory limit that is not larger, `mem_cgroup_resize_max()`; where the snapshot has
+/// none, the number is memsw itself.)
 fn swap_limit(level: &MemoryLevel, memory: Limit<Bytes>) -> Option<Bytes> {
     let limit = level.swap?.max.at()?;
     Some(match level.cgroup.version {
@@ -364,8 +365,8 @@ mod tests {
         assert_eq!((limits.total.0, limits.free.0), (Bytes(4096), Bytes(0)));
     }
 
-    // cgroup-v2.rst: "The memory usage of a cgroup under min is never reclaimed". What is protected is the
-    // container from others; its own limit takes its page cache all the same.
+    // cgroup-v2.rst: "The memory usage of a cgroup under min is never reclaimed". What is protected
+    // is the container from others; its own limit takes its page cache all the same.
     #[test]
     fn protected_page_cache_is_not_available_further_up() {
         let max = Limit::At(mib(300));

@@ -25,9 +25,9 @@ pub fn memory_stat_v2(text: &[u8]) -> Result<MemoryStat, ParseError> {
 /// Reads v1's `memory.stat`: its `total_` fields, which hold the children too
 /// (`memcg1_stat_format()` in `mm/memcontrol-v1.c`).
 ///
-/// Since Linux 5.8 `cache` is `NR_FILE_PAGES` and `rss` is `NR_ANON_MAPPED`, the very counters that v2
-/// calls `file` and `anon`: pages of the swap cache are in `cache`, not in `rss`. v1 has no counters
-/// of the kernel's own memory, nor of huge pages other than anonymous ones.
+/// Since Linux 5.8 `cache` is `NR_FILE_PAGES` and `rss` is `NR_ANON_MAPPED`, the very counters that
+/// v2 calls `file` and `anon`. v1 has no counters of the kernel's own memory, nor of huge pages
+/// other than anonymous ones.
 ///
 /// # Errors
 ///

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `MemTotal`, `MemFree`, `MemAvailable`, `SwapTotal`, `SwapFree` | [`MemoryLimits`] |
 //! | `Buffers` | 0: the memory controller does not tell them from other page cache |
-//! | `Cached` | `file` less `swapcached` |
+//! | `Cached` | `file`, which is without the swap cache |
 //! | `SwapCached` | `swapcached`, at most the swap in use |
 //! | `Active(anon)`, ... `Inactive(file)`, `Unevictable` | the fields of that name; `Active` and `Inactive` are their sums |
 //! | `Mlocked` | the host's, at most `Unevictable`: there is no counter, and locked pages are unevictable |
@@ -22,8 +22,8 @@
 //! | `VmallocTotal`, `VmallocChunk`, `Hugepagesize`, `DirectMap*` | the host's: constants of the machine |
 //! | any other | the host's; 0 if it is a size larger than `MemTotal` |
 //!
-//! Where no level limits the memory, lines of memory are the host's; likewise those of swap and of huge
-//! pages. Where nothing at all does, the text is the host's, byte by byte.
+//! Where no level limits the memory, lines of memory are the host's; likewise those of swap and of
+//! huge pages. Where nothing at all does, the text is the host's, byte by byte.
 //!
 //! For any input: every size in use is at most `MemTotal - MemFree`; `MemFree + Buffers + Cached +
 //! SReclaimable <= MemTotal`, so that no reader computes a negative "used"; `Shmem <= Cached`;
@@ -155,8 +155,8 @@ impl Meminfo<'_> {
 
     /// `vm_commit_limit()` in `mm/util.c`: a share of what is not huge pages, and all swap.
     ///
-    /// The share (`vm.overcommit_ratio`, or `vm.overcommit_kbytes` as a part of the machine) is what the
-    /// host's own numbers say.
+    /// The share (`vm.overcommit_ratio`, or `vm.overcommit_kbytes` as a part of the machine) is
+    /// what the host's own numbers say.
     fn commit_limit(&self) -> Option<(u64, Why)> {
         if !self.limits.memory_limited && !self.limits.swap_limited {
             return None;
@@ -181,7 +181,7 @@ impl Meminfo<'_> {
             b"MemTotal" | b"LowTotal" => (sizes.total, limits.total.1),
             b"MemFree" | b"LowFree" => (sizes.free, limits.free.1),
             b"MemAvailable" => (sizes.available, limits.available.1),
-            b"Cached" => (sizes.cached, stat("file less swapcached")),
+            b"Cached" => (sizes.cached, stat("file")),
             b"Active" => {
                 (sizes.active_anon + sizes.active_file, stat("active_anon and active_file"))
             }
@@ -317,7 +317,7 @@ MemTotal:         524288 kB
 MemFree:          319488 kB
 MemAvailable:     362496 kB
 Buffers:               0 kB
-Cached:            47104 kB
+Cached:            51200 kB
 SwapCached:         4096 kB
 Active:            40980 kB
 Active(anon):         20 kB
@@ -357,7 +357,7 @@ DirectMap1G:    25165824 kB
         assert!(changed <= whys.len(), "{changed} lines, {whys:#?}");
         for why in [
             "memory.max of /app: the tightest limit up to the root",
-            "memory.stat of /app: file less swapcached",
+            "memory.stat of /app: file",
             "memory.swap.max of /app: the tightest limit up to the root",
             "memory.max of /app: the host's is more than MemTotal",
             "host /proc/meminfo: the host's overcommit ratio of the totals shown",

@@ -1,8 +1,8 @@
 //! The sizes of a container's memory, as `/proc/meminfo` and `/proc/vmstat` show them.
 //!
-//! They are read at different moments: the usage when the kernel charged a page, `memory.stat` up to two
-//! seconds later (`FLUSH_TIME` in `mm/memcontrol.c`). Here they are fitted together, so that no part
-//! is larger than its whole.
+//! They are read at different moments: the usage when the kernel charged a page, `memory.stat` up
+//! to two seconds later (`FLUSH_TIME` in `mm/memcontrol.c`). Here they are fitted together, so that
+//! no part is larger than its whole.
 
 use crate::{
     effective::MemoryLimits,
@@ -76,9 +76,9 @@ impl Sizes {
 
         // Older readers have "used" as total - free - buffers - cached - reclaimable slab.
         let mut caches = in_use;
-        // NR_FILE_PAGES holds the pages of the swap cache; `Cached` does not (meminfo_proc_show()).
-        let file = stat.file.map(|file| file.saturating_sub(stat.swapcached.unwrap_or_default()));
-        let cached = take(&mut caches, kib(file));
+        // Without the swap cache, as in the host's `Cached`: add_to_swap_cache() counts its pages
+        // in the node's NR_FILE_PAGES, but not in the cgroup's.
+        let cached = take(&mut caches, kib(stat.file));
         let slab_reclaimable = take(&mut caches, kib(stat.slab_reclaimable));
         // v1 has one number for all of the kernel's memory, and none for slab.
         let slab_unreclaimable = match stat.slab {

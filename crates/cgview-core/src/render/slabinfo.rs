@@ -1,8 +1,8 @@
 //! `/proc/slabinfo`.
 //!
 //! The kernel keeps no slabs of a cgroup's own since 5.9, when all cgroups came to share them: the
-//! header alone is true of a container. Who is in the root of the hierarchy has the host's text; the
-//! file's mode lets nobody but root read it, as on the host.
+//! header alone is true of a container. Who is in the root of the hierarchy has the host's text;
+//! the file's mode lets nobody but root read it, as on the host.
 
 use crate::{explain::Output, view::View};
 

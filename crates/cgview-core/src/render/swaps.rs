@@ -1,9 +1,10 @@
 //! `/proc/swaps`.
 //!
-//! The kernel's header, and one row while the container has swap, with the `SwapTotal` and the swap in use of
-//! its `/proc/meminfo`. The row has the columns of `swap_show()` in `mm/swapfile.c`: the name padded to 40,
-//! the type, and an additional tab behind each number below 10 000 000. Its name is `none`, since
-//! no one device of the host is the container's; the priority is that of the host's first.
+//! The kernel's header, and one row while the container has swap, with the `SwapTotal` and the swap
+//! in use of its `/proc/meminfo`. The row has the columns of `swap_show()` in `mm/swapfile.c`: the
+//! name padded to 40, the type, and an additional tab behind each number below 10 000 000. Its name
+//! is `none`, since no one device of the host is the container's; the priority is that of the
+//! host's first.
 //!
 //! Where nothing limits the swap, the text is the host's.
 

@@ -10,7 +10,8 @@
 //!
 //! Where no level limits the memory, the text is the host's.
 //!
-//! `pgpgin` and `pgpgout` are 0: here they are KiB of block I/O, in v1's `memory.stat` charged pages.
+//! `pgpgin` and `pgpgout` are 0: here they are KiB of block I/O, in v1's `memory.stat` charged
+//! pages.
 
 use crate::{
     effective::MemoryLimits,
@@ -93,7 +94,9 @@ impl Vmstat<'_> {
             b"nr_slab_unreclaimable" => (sizes.slab_unreclaimable, stat("slab_unreclaimable")),
             b"nr_anon_pages" => (sizes.anon, stat("anon")),
             b"nr_mapped" => (sizes.mapped, stat("file_mapped")),
-            b"nr_file_pages" => (sizes.cached.saturating_add(sizes.swap_cached), stat("file")),
+            b"nr_file_pages" => {
+                (sizes.cached.saturating_add(sizes.swap_cached), stat("file and swapcached"))
+            }
             b"nr_dirty" => (sizes.dirty, stat("file_dirty")),
             b"nr_writeback" => (sizes.writeback, stat("file_writeback")),
             b"nr_shmem" => (sizes.shmem, stat("shmem")),
@@ -131,8 +134,8 @@ impl Vmstat<'_> {
 
     /// In huge pages, as `vmstat_start()` shows what `vmstat_item_print_in_thp()` says.
     ///
-    /// One is what a page of page table entries maps, at 8 bytes each: 2 MiB with pages of 4 KiB, 512 MiB
-    /// with those of 64 KiB.
+    /// One is what a page of page table entries maps, at 8 bytes each: 2 MiB with pages of 4 KiB,
+    /// 512 MiB with those of 64 KiB.
     fn huge_pages(&self, kib: u64) -> u64 {
         let entries = self.page.saturating_mul(1024 / 8);
         kib.checked_div(self.page.saturating_mul(entries)).unwrap_or_default()

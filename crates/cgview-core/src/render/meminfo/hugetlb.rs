@@ -16,8 +16,8 @@ pub(super) fn is_limited(view: &View<'_>) -> bool {
 
 /// `HugePages_*` and `Hugetlb`.
 ///
-/// The pools are the machine's. A container is shown what the hugetlb controller lets it have of them, or
-/// all if there is no limit; none of them if its memory could not hold them.
+/// The pools are the machine's. A container is shown what the hugetlb controller lets it have of
+/// them, or all if there is no limit; none of them if its memory could not hold them.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct HugePages {
     total: Option<(u64, Why)>,
@@ -96,7 +96,8 @@ impl HugePages {
     }
 }
 
-/// What the limits of all sizes but `size` allow together, in KiB; `u64::MAX` if one of them has no limit.
+/// What the limits of all sizes but `size` allow together, in KiB; `u64::MAX` if one of them has no
+/// limit.
 fn other_sizes(levels: &[HugetlbLevel], size: Bytes) -> u64 {
     let others = || levels.iter().filter(|level| level.page_size != size);
     let mut sum = 0u64;
