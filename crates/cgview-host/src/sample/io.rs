@@ -35,21 +35,26 @@ const FAMILIES: [&[File]; 3] = [
 ];
 
 impl Sampler<'_> {
+    /// The container's own account, or none: an ancestor's counts the I/O of its neighbours too. The host
+    /// itself needs no account.
     pub(super) fn io(&mut self) -> Result<Option<Io>> {
-        for level in self.levels(Controller::Io)?.iter() {
-            let devices = match level.version() {
-                Version::V2 => self.parse(level, "io.stat", io_stat)?,
-                Version::V1 => self.io_v1(level)?,
-            };
-            if let Some(devices) = devices {
-                return Ok(Some(Io { cgroup: cgroup(level), devices }));
-            }
-        }
-        Ok(None)
+        let levels = self.levels(Controller::Io)?;
+        let Some(level) = levels.first() else { return Ok(None) };
+        let devices = match level.version() {
+            Version::V2 => self.parse(level, "io.stat", io_stat)?,
+            Version::V1 => self.io_v1(level)?,
+        };
+        let devices = match devices {
+            None if self.is_top(Controller::Io, level) => Vec::new(),
+            None => return Ok(None),
+            Some(devices) => devices,
+        };
+        Ok(Some(Io { cgroup: cgroup(level), devices }))
     }
 
-    /// The numbers of the family that saw the most: which one the kernel fills depends on the scheduler of
-    /// each device. `None` if it has none of the files.
+    /// The largest number of all families: which one the kernel fills depends on the scheduler of each
+    /// device, and the one that stands still when that is changed must not make the sum go back. `None` if
+    /// the kernel has none of the files.
     fn io_v1(&mut self, level: &CgroupDir) -> Result<Option<Vec<IoDevice>>> {
         let mut devices: Option<Vec<IoDevice>> = None;
         for family in FAMILIES {
@@ -66,17 +71,25 @@ impl Sampler<'_> {
             }
             for new in seen {
                 let known = device(devices.get_or_insert_default(), new.major, new.minor);
-                if total(&new) > total(known) {
-                    *known = new;
-                }
+                *known = larger(*known, new);
             }
         }
         Ok(devices)
     }
 }
 
-fn total(device: &IoDevice) -> u64 {
-    [device.rbytes, device.wbytes, device.dbytes].into_iter().sum::<Bytes>().0
+fn larger(one: IoDevice, other: IoDevice) -> IoDevice {
+    IoDevice {
+        rbytes: one.rbytes.max(other.rbytes),
+        wbytes: one.wbytes.max(other.wbytes),
+        dbytes: one.dbytes.max(other.dbytes),
+        rios: one.rios.max(other.rios),
+        wios: one.wios.max(other.wios),
+        dios: one.dios.max(other.dios),
+        read_time: one.read_time.max(other.read_time),
+        write_time: one.write_time.max(other.write_time),
+        ..one
+    }
 }
 
 fn device(devices: &mut Vec<IoDevice>, major: u32, minor: u32) -> &mut IoDevice {

@@ -8,7 +8,12 @@ use crate::{cgroup::CgroupDir, error::Result};
 impl Sampler<'_> {
     pub(super) fn pressure(&mut self, out: &mut Pressures) -> Result<()> {
         let levels = self.levels(Controller::Pressure)?;
-        let Some(level) = levels.first() else {
+        // Most runtimes for v1 leave a container in the root of the unified hierarchy, where the pressure
+        // is everybody's. Only the host itself is shown that.
+        let own = levels
+            .first()
+            .filter(|level| self.container.is_host() || !self.is_top(Controller::Pressure, level));
+        let Some(level) = own else {
             *out = Pressures::default();
             return Ok(());
         };
