@@ -34,16 +34,25 @@ impl ContainerId {
     }
 
     pub(crate) fn of_cgroups(hierarchies: &[Hierarchy], paths: &[Option<String>]) -> ContainerId {
+        let mut named: Vec<(&str, &String)> = hierarchies
+            .iter()
+            .zip(paths)
+            .filter_map(|(hierarchy, path)| {
+                Some((hierarchy.v1_controllers().next().unwrap_or("unified"), path.as_ref()?))
+            })
+            .collect();
+        // The order of mounts may change with a boot.
+        named.sort_unstable();
         let mut text = String::from("cgroup");
         let mut last = None;
-        for (hierarchy, path) in hierarchies.iter().zip(paths) {
-            let Some(path) = path else { continue };
+        for (name, path) in named {
             // One path for most, with those that differ behind it.
             if last != Some(path) {
-                let name = hierarchy.v1_controllers().next().unwrap_or("unified");
+                // No name may look like another container's.
+                let path = path.replace('\\', "\\x5c").replace(':', "\\x3a");
                 text.push_str(&format!(":{name}={path}"));
-                last = Some(path);
             }
+            last = Some(path);
         }
         ContainerId(text.into())
     }
@@ -57,7 +66,7 @@ impl ContainerId {
 
 impl fmt::Display for ContainerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.pad(&self.0)
     }
 }
 
@@ -249,5 +258,37 @@ impl Container {
     /// removed and made again.
     pub(crate) fn close_levels(&self) {
         self.levels.lock().fill(None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cgview_core::snapshot::Version;
+
+    fn hierarchy(controller: Option<&str>) -> Hierarchy {
+        Hierarchy {
+            version: if controller.is_some() { Version::V1 } else { Version::V2 },
+            controllers: controller.map(str::to_owned).into_iter().collect(),
+            mount_point: String::new(),
+            mount_root: "/".into(),
+            top: true,
+            bare_names: false,
+        }
+    }
+
+    fn id(cgroups: &[(Option<&str>, &str)]) -> String {
+        let hierarchies: Vec<_> = cgroups.iter().map(|(name, _)| hierarchy(*name)).collect();
+        let paths: Vec<_> = cgroups.iter().map(|(_, path)| Some((*path).to_owned())).collect();
+        ContainerId::of_cgroups(&hierarchies, &paths).to_string()
+    }
+
+    #[test]
+    fn ids_name_each_path_once_whatever_the_order_of_mounts() {
+        let (memory, cpu) = ((Some("memory"), "/a"), (Some("cpu"), "/a"));
+        assert_eq!(id(&[memory, cpu]), "cgroup:cpu=/a");
+        assert_eq!(id(&[cpu, memory]), "cgroup:cpu=/a");
+        assert_eq!(id(&[memory, cpu, (None, "/")]), "cgroup:cpu=/a:unified=/");
+        assert_ne!(id(&[(Some("cpu"), "/a:memory=/b")]), id(&[cpu, (Some("memory"), "/b")]));
     }
 }

@@ -372,6 +372,7 @@ impl Host {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cgview_testkit::{FakeHost, FakeProcess};
 
     #[test]
     fn leaves_that_only_host_an_init_are_cut() {
@@ -381,5 +382,61 @@ mod tests {
         assert_eq!(cut_leaf("/init.scope"), "/");
         assert_eq!(cut_leaf("/docker/initial"), "/docker/initial");
         assert_eq!(cut_leaf("/"), "/");
+    }
+
+    const NAMESPACE: u64 = 4_026_532_100;
+
+    fn process(pid: u32, ppid: u32, nspid: &[u32], cgroup: &'static str) -> FakeProcess<'static> {
+        let nspid = nspid.to_vec().leak();
+        let pid_namespace = NAMESPACE;
+        FakeProcess { pid, ppid, nspid, cgroup, pid_namespace, ..FakeProcess::default() }
+    }
+
+    /// Which of the ways finds the init of 300, in cgroup `/ct/app`.
+    fn ways(fake: &FakeHost) -> [bool; 3] {
+        let host = Host::at(fake.path()).unwrap();
+        let namespace = Namespace(NAMESPACE);
+        let member = Process::open(&host.root, 300).unwrap();
+        assert!(by_kernel(&host, namespace, &member).is_none(), "a copied link leads nowhere");
+        let cgroups = [Some("/ct/app".into())];
+        let found = [
+            by_parents(&host, namespace, &member).unwrap(),
+            by_cgroups(&host, namespace, &cgroups).unwrap(),
+            by_scan(&host, namespace).unwrap(),
+        ];
+        for init in found.iter().flatten() {
+            assert_eq!(init.pid(), 200);
+        }
+        found.map(|init| init.is_some())
+    }
+
+    #[test]
+    fn each_way_finds_the_inits_within_its_reach() {
+        let mut fake = FakeHost::new();
+        fake.mount_v2("/sys/fs/cgroup").file("/sys/fs/cgroup/ct/app/cgroup.procs", "300\n250\n");
+        // Both 1 of their namespaces, but of others.
+        fake.file("/sys/fs/cgroup/ct/cgroup.procs", "1\n40\n");
+        fake.process(&FakeProcess { pid_namespace: 7, ..process(40, 1, &[40, 1], "") });
+        fake.process(&process(50, 1, &[50, 2], "")).link("/proc/50/ns/pid", "pid:[4026531836]");
+        fake.process(&process(250, 300, &[250, 8], "0::/ct/app\n"));
+        // Started from outside, as by `docker exec`.
+        fake.process(&process(300, 50, &[300, 7], "0::/ct/app\n"));
+        assert_eq!(ways(&fake), [false, false, false], "there is none");
+
+        fake.process(&process(200, 50, &[200, 1], ""));
+        assert_eq!(ways(&fake), [false, false, true]);
+        for list in [
+            "/ct/app/a/b/cgroup.procs",
+            "/ct/app/cgroup.procs",
+            "/ct/cgroup.procs",
+            "/cgroup.procs",
+        ] {
+            let path = format!("/sys/fs/cgroup{list}");
+            fake.file(&path, "50\n200\n");
+            assert_eq!(ways(&fake), [false, true, true], "{list}");
+            fake.file(&path, "50\n");
+        }
+        fake.process(&process(250, 200, &[250, 8], "")).process(&process(300, 250, &[300, 9], ""));
+        assert_eq!(ways(&fake), [true, false, true]);
     }
 }
