@@ -1,8 +1,218 @@
 //! `/proc/stat`.
 
-use crate::{explain::Output, view::View};
+use crate::{
+    cpu_view::VisibleCpu,
+    explain::{Output, Source, Why},
+    snapshot::{Controller, Version},
+    units::{Ticks, Usec},
+    view::View,
+};
 
+/// Renders `/proc/stat` (`show_stat()` of `fs/proc/stat.c`): the lines of the host's text, in its order,
+/// with as many columns as this kernel has.
+///
+/// | line | value |
+/// |---|---|
+/// | `cpuN` | one for each visible CPU: user, nice, system, idle and steal of the [CPU view](crate::cpu_view). iowait, irq, softirq and guest are not known of a container, and so 0, as is any later column |
+/// | `cpu` | the sum of the `cpuN` lines, as they are printed |
+/// | `intr`, `softirq` | as many zeros as the host has columns: interrupts belong to no container |
+/// | `ctxt` | 0: the kernel counts context switches by task and not by cgroup |
+/// | `btime` | the host's, less the boot clock's offset in the reader's time namespace, as the kernel does |
+/// | `processes` | pids handed out in the container's pid namespace, or else its tasks |
+/// | `procs_running`, `procs_blocked` | tasks of the container in R and D; the reader itself runs |
+/// | any other | its name, and zeros for its numbers |
+///
+/// Without a time namespace `btime` stays the host's, although `/proc/uptime` tells the container's age:
+/// start times in `/proc/PID/stat` count from the host's boot, and tools add them to `btime`.
+///
+/// Where the container is the whole host, so is its text, but for `btime`.
 pub(crate) fn render(view: &View<'_>, host: &[u8], out: &mut Output<'_>) {
-    let _ = view;
-    out.copy(host);
+    let whole_host = view.cpus.is_whole_host(view.snapshot, view.host);
+    let mut has_cpus = false;
+    for line in host.split_inclusive(|&byte| byte == b'\n') {
+        let (line, end) = match line.strip_suffix(b"\n") {
+            Some(line) => (line, &b"\n"[..]),
+            None => (line, &b""[..]),
+        };
+        let name = line.split(|&byte| byte == b' ').next().unwrap_or_default();
+        match name {
+            b"btime" => btime(view, line, out),
+            _ if whole_host => out.copy(line),
+            _ if is_cpu(name) => {
+                if !has_cpus {
+                    has_cpus = true;
+                    cpu_lines(view, line, end, out);
+                }
+                continue;
+            }
+            b"processes" => processes(view, line, out),
+            b"procs_running" => {
+                let running = view.snapshot.tasks.map_or(1, |tasks| tasks.running.max(1));
+                number(line, running, Why::of(Source::Tasks, "in state R, with the reader"), out);
+            }
+            b"procs_blocked" => {
+                let blocked = view.snapshot.tasks.map_or(0, |tasks| tasks.blocked);
+                number(line, blocked, Why::of(Source::Tasks, "in state D"), out);
+            }
+            name => zeros(line, name.len(), out),
+        }
+        out.copy(end);
+    }
+}
+
+/// Whether `name` is that of a CPU line: `cpu` or `cpu17`.
+fn is_cpu(name: &[u8]) -> bool {
+    name.strip_prefix(b"cpu").is_some_and(|number| number.iter().all(u8::is_ascii_digit))
+}
+
+/// The container's CPU lines, with as many columns as `host_line` has.
+fn cpu_lines(view: &View<'_>, host_line: &[u8], end: &[u8], out: &mut Output<'_>) {
+    let columns = crate::parse::words(host_line).skip(1).count();
+    let cpus = view.cpu_view.cpus();
+    let reasons = Reasons::of(view);
+    let sum_of =
+        |of: fn(&VisibleCpu) -> Usec| -> Ticks { cpus.iter().map(|cpu| of(cpu).ticks()).sum() };
+    // The kernel pads the name of the sum to the width of `cpuN`.
+    out.copy(b"cpu ");
+    for column in 0..columns {
+        let (of, why) = reasons.column(column);
+        out.copy(b" ");
+        out.number(sum_of(of).0, why);
+    }
+    for (index, cpu) in cpus.iter().enumerate() {
+        // Every line but the last has a newline, whatever the host's text ends with.
+        out.copy(b"\ncpu");
+        out.copy(itoa::Buffer::new().format(index).as_bytes());
+        for column in 0..columns {
+            let (of, why) = reasons.column(column);
+            out.copy(b" ");
+            out.number(of(cpu).ticks().0, why);
+        }
+    }
+    out.copy(end);
+}
+
+/// Why each column is what it is.
+struct Reasons {
+    used: Why,
+    idle: Why,
+    steal: Why,
+}
+
+impl Reasons {
+    fn of(view: &View<'_>) -> Reasons {
+        let used = match view.snapshot.cpu_usage.as_ref().map(|usage| usage.cgroup.version) {
+            Some(version) => {
+                let file = match version {
+                    Version::V1 => "cpuacct.usage_all",
+                    Version::V2 => "cpu.stat",
+                };
+                Why::cgroup(Controller::Cpuacct, 0, file, "time used, within the entitlement")
+            }
+            None => Why::of(Source::CpuView, "no account of the time used"),
+        };
+        Reasons {
+            used,
+            idle: view.cpus.why(view.snapshot, "time entitled to and not used"),
+            steal: match view.policy.steal {
+                crate::policy::StealPolicy::Zero => {
+                    Why::of(Source::CpuView, "the entitlement is all there is: nothing is stolen")
+                }
+                crate::policy::StealPolicy::Throttled => {
+                    Why::of(Source::CpuView, "time that the quota withheld")
+                }
+            },
+        }
+    }
+
+    /// The value and the reason of a column, counted from 0.
+    fn column(&self, column: usize) -> (fn(&VisibleCpu) -> Usec, Why) {
+        match column {
+            0 => (|cpu| cpu.busy.user, self.used),
+            1 => (|cpu| cpu.busy.nice, self.used),
+            2 => (|cpu| cpu.busy.system, self.used),
+            3 => (|cpu| cpu.idle, self.idle),
+            7 => (|cpu| cpu.steal, self.steal),
+            _ => (|_| Usec::ZERO, NOT_KNOWN),
+        }
+    }
+}
+
+const NOT_KNOWN: Why = Why::of(Source::Constant, "the kernel does not count it by cgroup");
+
+fn btime(view: &View<'_>, line: &[u8], out: &mut Output<'_>) {
+    let offset = view.reader.timens.boottime;
+    let host = crate::parse::words(line).nth(1).and_then(crate::parse::decimal);
+    let Some(host) = host.filter(|_| offset != 0) else {
+        let start = out.text.len();
+        out.copy(line);
+        out.note(start, Why::host("/proc/stat", "start times in /proc/PID/stat count from it"));
+        return;
+    };
+    // In seconds, rounded down as timens_sub_boottime() normalizes it.
+    let shift = offset.unsigned_abs();
+    let booted = if offset > 0 {
+        host.saturating_sub(shift.div_ceil(Usec::PER_SECOND))
+    } else {
+        host.saturating_add(shift / Usec::PER_SECOND)
+    };
+    number(line, booted, Why::of(Source::TimeNamespace, "the boot of the reader's clock"), out);
+}
+
+fn processes(view: &View<'_>, line: &[u8], out: &mut Output<'_>) {
+    let (count, rule) = match view.snapshot.tasks {
+        Some(tasks) if tasks.last_pid > 0 => (tasks.last_pid, "pids handed out so far"),
+        Some(tasks) => (tasks.total, "as many as there are"),
+        None => (0, "not counted"),
+    };
+    number(line, count, Why::of(Source::Tasks, rule), out);
+}
+
+/// A line of a name and one number.
+fn number(line: &[u8], value: u64, why: Why, out: &mut Output<'_>) {
+    let name = line.split(|&byte| byte == b' ').next().unwrap_or_default();
+    let start = out.text.len();
+    out.copy(name);
+    out.copy(b" ");
+    out.copy(itoa::Buffer::new().format(value).as_bytes());
+    out.note(start, why);
+}
+
+/// A line with zeros for all numbers after its name.
+fn zeros(line: &[u8], name: usize, out: &mut Output<'_>) {
+    let start = out.text.len();
+    let (name, rest) = line.split_at_checked(name).unwrap_or((line, b""));
+    out.copy(name);
+    if let Some(mut columns) = plain_columns(rest) {
+        while columns > 0 {
+            let some = columns.min(ZEROS.len() / 2);
+            out.copy(ZEROS.get(..some * 2).unwrap_or_default());
+            columns -= some;
+        }
+    } else {
+        let mut in_number = false;
+        for &byte in rest {
+            let is_digit = byte.is_ascii_digit();
+            if !is_digit || !in_number {
+                out.text.push(if is_digit { b'0' } else { byte });
+            }
+            in_number = is_digit;
+        }
+    }
+    out.note(start, NOT_KNOWN);
+}
+
+/// Columns of zeros, to be copied many at a time: `intr` has thousands of them on a large host.
+const ZEROS: &[u8; 64] = b" 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0";
+
+/// How many numbers `text` has, if each of them has one blank before it and there is nothing else. Without
+/// a branch for each byte, since it is long.
+fn plain_columns(text: &[u8]) -> Option<usize> {
+    let mut columns = 0;
+    let mut is_plain = text.last().is_none_or(u8::is_ascii_digit);
+    for (&byte, &before) in text.iter().zip(core::iter::once(&b'0').chain(text)) {
+        columns += usize::from(byte == b' ');
+        is_plain &= byte.is_ascii_digit() | ((byte == b' ') & (before != b' '));
+    }
+    is_plain.then_some(columns)
 }
