@@ -22,8 +22,8 @@ use crate::{
 pub struct LoadAverage {
     /// Over 1, 5 and 15 minutes, in parts of [`ONE`].
     averages: [u64; 3],
-    /// When the next step is due.
-    next: Usec,
+    /// When they moved last.
+    last: Usec,
 }
 
 /// How often the averages move: the kernel's `LOAD_FREQ`.
@@ -47,7 +47,7 @@ impl LoadAverage {
     #[must_use]
     pub fn seeded(now: Usec, hundredths: [u64; 3]) -> LoadAverage {
         let fixed = |hundredths: u64| (hundredths.min(MOST_TASKS * 100) * ONE + 50) / 100;
-        LoadAverage { averages: hundredths.map(fixed), next: now.saturating_add(PERIOD) }
+        LoadAverage { averages: hundredths.map(fixed), last: now }
     }
 
     /// Starts at `now` from what can be told of a container that was not watched until then.
@@ -84,7 +84,7 @@ impl LoadAverage {
         for ((average, decay), level) in averages.iter_mut().zip(DECAY).zip(levels) {
             *average = mix(0, power(decay, periods), level);
         }
-        LoadAverage { averages, next: now.saturating_add(PERIOD) }
+        LoadAverage { averages, last: now }
     }
 
     /// Moves on to `now`, when `active` tasks were in state R or D.
@@ -92,19 +92,22 @@ impl LoadAverage {
     /// Between the periods of five seconds nothing moves. If more than one has passed, `active` stands for
     /// all of them, as in the kernel's `calc_global_nohz()`.
     pub fn step(&mut self, now: Usec, active: u64) {
-        // Further away than a period, it is the next one of another clock.
-        if self.next.saturating_sub(now) > PERIOD {
-            self.next = now.saturating_add(PERIOD);
-        }
-        if now < self.next {
+        if now < self.last {
+            // Either another reader was faster, or it is another clock.
+            if self.last.saturating_sub(now) > PERIOD {
+                self.last = now;
+            }
             return;
         }
-        let periods = now.saturating_sub(self.next).0 / PERIOD.0 + 1;
+        let periods = now.saturating_sub(self.last).0 / PERIOD.0;
+        if periods == 0 {
+            return;
+        }
         let active = active.min(MOST_TASKS) * ONE;
         for (average, decay) in self.averages.iter_mut().zip(DECAY) {
             *average = mix(*average, power(decay, periods), active);
         }
-        self.next = self.next.saturating_add(Usec(periods.saturating_mul(PERIOD.0)));
+        self.last = self.last.saturating_add(Usec(periods.saturating_mul(PERIOD.0)));
     }
 
     /// The averages over 1, 5 and 15 minutes in hundredths, rounded as `/proc/loadavg` does.
@@ -178,7 +181,7 @@ mod tests {
         assert_eq!(load.hundredths(), [8, 2, 1]);
         // Late, and yet in step.
         load.step(Usec(110_300_000), 1);
-        assert_eq!(load.next, Usec::from_secs(115));
+        assert_eq!(load.last, Usec::from_secs(110));
     }
 
     #[test]
@@ -204,7 +207,9 @@ mod tests {
             assert!(late.abs_diff(steady) <= 3, "{late} {steady}");
         }
         late.step(Usec(u64::MAX), u64::MAX);
-        late.step(Usec(u64::MAX), u64::MAX);
+        let same = late;
+        late.step(Usec(u64::MAX), 0);
+        assert_eq!(late, same);
     }
 
     #[test]

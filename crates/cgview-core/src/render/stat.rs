@@ -34,7 +34,7 @@ pub(crate) fn render(view: &View<'_>, host: &[u8], out: &mut Output<'_>) {
             Some(line) => (line, &b"\n"[..]),
             None => (line, &b""[..]),
         };
-        let name = line.split(|&byte| byte == b' ').next().unwrap_or_default();
+        let name = line.split(u8::is_ascii_whitespace).next().unwrap_or_default();
         match name {
             b"btime" => btime(view, line, out),
             _ if whole_host => out.copy(line),
@@ -65,9 +65,13 @@ fn is_cpu(name: &[u8]) -> bool {
     name.strip_prefix(b"cpu").is_some_and(|number| number.iter().all(u8::is_ascii_digit))
 }
 
+/// More columns than a CPU line will ever have, so that a strange text cannot make a huge one. Linux has
+/// ten since 2.6.33.
+const MOST_COLUMNS: usize = 32;
+
 /// The container's CPU lines, with as many columns as `host_line` has.
 fn cpu_lines(view: &View<'_>, host_line: &[u8], end: &[u8], out: &mut Output<'_>) {
-    let columns = crate::parse::words(host_line).skip(1).count();
+    let columns = crate::parse::words(host_line).skip(1).take(MOST_COLUMNS).count();
     let cpus = view.cpu_view.cpus();
     let reasons = Reasons::of(view);
     let sum_of =
@@ -170,7 +174,7 @@ fn processes(view: &View<'_>, line: &[u8], out: &mut Output<'_>) {
 
 /// A line of a name and one number.
 fn number(line: &[u8], value: u64, why: Why, out: &mut Output<'_>) {
-    let name = line.split(|&byte| byte == b' ').next().unwrap_or_default();
+    let name = line.split(u8::is_ascii_whitespace).next().unwrap_or_default();
     let start = out.text.len();
     out.copy(name);
     out.copy(b" ");
