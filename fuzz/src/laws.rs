@@ -44,8 +44,10 @@ fn words(line: &[u8]) -> Vec<&[u8]> {
     line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).collect()
 }
 
+/// A number as the kernel writes it, without a sign.
 fn number(word: &[u8]) -> Option<u64> {
-    str::from_utf8(word).ok()?.parse().ok()
+    let digits = word.iter().all(u8::is_ascii_digit).then_some(word)?;
+    str::from_utf8(digits).ok()?.parse().ok()
 }
 
 /// Situation and host's text of an input for one of `proc`'s files, and whether it is a view, not a
@@ -139,7 +141,11 @@ pub fn vmstat(input: &[u8]) {
 
 /// `/proc/stat`.
 pub fn stat(input: &[u8]) {
-    let Some((situation, _, text)) = proc(input, ProcFile::Stat) else { return };
+    let Some((situation, host, text)) = proc(input, ProcFile::Stat) else { return };
+    if situation.cpus.is_whole_host(&situation.snapshot, &situation.host) {
+        // But for btime, which a time namespace shifts.
+        return assert!(situation.reader.timens.boottime != 0 || text == host, "it is the host");
+    }
     let mut total: Option<Vec<u64>> = None;
     let mut sum: Vec<u64> = Vec::new();
     let mut numbers = Vec::new();
