@@ -36,7 +36,7 @@ pub fn cpu_stat(text: &[u8]) -> Result<(CpuTime, Usec), ParseError> {
 }
 
 /// Reads v1's `cpuacct.usage_all`: user and system time of each possible CPU, in nanoseconds under the
-/// header `cpu user system`. `user` holds `nice`, which v1 does not tell apart.
+/// header `cpu user system`, ascending. `user` holds `nice`, which v1 does not tell apart.
 ///
 /// # Errors
 ///
@@ -55,6 +55,8 @@ pub fn cpuacct_usage_all(text: &[u8]) -> Result<Vec<(u32, CpuTime)>, ParseError>
         let system = Usec::from_nanos(number(system, line_number)?);
         cpus.push((cpu, CpuTime { user, nice: Usec::ZERO, system }));
     }
+    // They are, as the kernel writes them.
+    cpus.sort_unstable_by_key(|&(cpu, _)| cpu);
     Ok(cpus)
 }
 
