@@ -13,9 +13,9 @@ use crate::{
 ///
 /// // Two busy tasks in a container that is a minute old.
 /// let mut load = LoadAverage::estimated(Usec::ZERO, Usec::from_secs(60), 2, 2, b"");
-/// assert_eq!(load.hundredths(), [126, 36, 13]);
+/// assert_eq!(load.hundredths(), [127, 36, 13]);
 /// load.step(Usec::from_secs(65), 2);
-/// assert_eq!(load.hundredths(), [132, 39, 14]);
+/// assert_eq!(load.hundredths(), [133, 39, 14]);
 /// ```
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
