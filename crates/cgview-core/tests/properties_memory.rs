@@ -257,7 +257,7 @@ proptest! {
             prop_assert!(Bytes(0) < limits.total.0 && limits.total.0 <= host.memory.total);
             prop_assert!(limits.free.0 <= limits.available.0);
             prop_assert!(limits.available.0 <= limits.total.0);
-            prop_assert!(limits.free.0 <= host.memory.free);
+            prop_assert!(limits.free.0 <= host.memory.available);
             prop_assert!(limits.available.0 <= host.memory.available);
         } else {
             prop_assert_eq!(limits.total.0, host.memory.total);

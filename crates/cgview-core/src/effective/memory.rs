@@ -99,7 +99,9 @@ impl MemoryLimits {
             total.1.rule = "a limit of nothing is shown as one page";
         }
 
-        let mut free = Least(host.memory.free, capacity);
+        // A machine in use fills its memory with page cache, so that its MemFree is small and tells nothing
+        // of what a container may have. What it can give is its MemAvailable.
+        let mut free = Least(host.memory.available, capacity);
         let mut available = Least(host.memory.available, capacity);
         let mut leaves = |level: usize, memory: &MemoryLevel, limit: Bytes| {
             let left = limit.saturating_sub(memory.usage);
@@ -343,7 +345,7 @@ mod tests {
     #[test]
     fn the_host_has_less_than_the_limit_leaves() {
         let app = MemoryLevel { max: Limit::At(mib(15_000)), ..level("/app", mib(100), mib(30)) };
-        assert_eq!(memory(&of([app])), [15_000, 12_000, 14_000]);
+        assert_eq!(memory(&of([app])), [15_000, 14_000, 14_000]);
         let app = MemoryLevel { max: Limit::At(mib(90_000)), ..level("/app", mib(5000), mib(30)) };
         assert_eq!(memory(&of([app])), [16_384, 11_384, 11_414]);
     }
