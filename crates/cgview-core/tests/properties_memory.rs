@@ -283,7 +283,8 @@ proptest! {
         tighter.memory.push(MemoryLevel { min: Bytes(0), low: Bytes(0), ..more });
         let after = of(&tighter);
         prop_assert!(after.total.0 <= before.total.0.max(Bytes(4096)));
-        prop_assert!(after.free.0 <= before.free.0);
+        // Without any limit it is the host's own MemFree, which page cache keeps small.
+        prop_assert!(!before.memory_limited || after.free.0 <= before.free.0);
         prop_assert!(after.available.0 <= before.available.0);
     }
 
