@@ -22,6 +22,10 @@ use crate::{
 /// Kinds of namespaces.
 pub type Namespaces = UnshareFlags;
 
+/// Namespaces that a process makes, or enters, for its children; and user namespaces, which own the others.
+const FOR_CHILDREN: Namespaces =
+    Namespaces::NEWPID.union(Namespaces::NEWTIME).union(Namespaces::NEWUSER);
+
 /// A process to be: where it runs, and what it is not to share.
 #[derive(Debug, Default)]
 pub struct Spawn {
@@ -112,29 +116,15 @@ impl Spawn {
         process
     }
 
-    /// The child: a thread of the test waits for it, and it for the process itself.
+    /// The child: a thread of the test waits for it, and it for the process itself. It is what a runtime is
+    /// to a container: outside of the cgroup, and of the namespaces but those that only a child can be in.
     fn supervise(self, mut told: PipeWriter, body: impl FnOnce() -> i32) -> i32 {
         set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
-        for procs in &self.procs {
-            rustix::io::write(procs, b"0").expect("cannot enter the cgroup");
-        }
-        for (namespace, kind) in &self.join {
-            move_into_link_name_space(namespace.as_fd(), Some(*kind)).expect("cannot join");
-        }
-        if let Some(new) = self.new {
-            sys::unshare(new).expect("cannot make namespaces");
-            if new.contains(Namespaces::NEWUSER) {
-                // Only root, so that no more rights are needed than to make the namespace.
-                fs::write("/proc/self/setgroups", "deny").unwrap();
-                fs::write("/proc/self/uid_map", "0 0 1").unwrap();
-                fs::write("/proc/self/gid_map", "0 0 1").unwrap();
-            }
-        }
+        self.enter(FOR_CHILDREN);
         if let Some(seconds) = self.boottime {
             fs::write("/proc/self/timens_offsets", format!("boottime {seconds} 0")).unwrap();
         }
-        // Pid and time namespaces are those of children. Their first process says when it is set up, and
-        // only then its pid is told.
+        // The process says when it is set up, and only then its pid is told.
         let (mut ready, done) = std::io::pipe().unwrap();
         let child = match sys::fork().unwrap() {
             Forked::Parent(pid) => pid,
@@ -142,6 +132,10 @@ impl Spawn {
                 drop((ready, told));
                 set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
                 let run = || {
+                    for procs in &self.procs {
+                        rustix::io::write(procs, b"0").expect("cannot enter the cgroup");
+                    }
+                    self.enter(!FOR_CHILDREN);
                     self.mount_proc();
                     { done }.write_all(b"+").unwrap();
                     body()
@@ -166,6 +160,23 @@ impl Spawn {
                 Ok(None) | Err(rustix::io::Errno::INTR) => {}
                 Err(errno) => panic!("cannot wait: {errno}"),
             }
+        }
+    }
+
+    /// Enters those of the namespaces that are of these kinds.
+    fn enter(&self, kinds: Namespaces) {
+        for (namespace, kind) in &self.join {
+            if kinds.contains(Namespaces::from_bits_retain(*kind as u32)) {
+                move_into_link_name_space(namespace.as_fd(), Some(*kind)).expect("cannot join");
+            }
+        }
+        let new = self.new.unwrap_or(Namespaces::empty()) & kinds;
+        sys::unshare(new).expect("cannot make namespaces");
+        if new.contains(Namespaces::NEWUSER) {
+            // Only root, so that no more rights are needed than to make the namespace.
+            fs::write("/proc/self/setgroups", "deny").unwrap();
+            fs::write("/proc/self/uid_map", "0 0 1").unwrap();
+            fs::write("/proc/self/gid_map", "0 0 1").unwrap();
         }
     }
 

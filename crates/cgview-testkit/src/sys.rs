@@ -43,3 +43,18 @@ pub fn pause() -> i32 {
         unsafe { libc::pause() };
     }
 }
+
+/// Sleeps until killed, without letting a signal wake it: the body of a process that has to be in state D.
+pub fn block() -> i32 {
+    // SAFETY: the child, which has the parent's memory, calls nothing but `pause`, and is killed by it; the
+    // parent waits for it in the kernel (`wait_for_vfork_done()`), and never comes back.
+    unsafe {
+        #[expect(deprecated, reason = "its waiting is what is wanted")]
+        if libc::vfork() == 0 {
+            loop {
+                libc::pause();
+            }
+        }
+    }
+    pause()
+}

@@ -1,0 +1,343 @@
+//! Whose view a process sees, on a real kernel. The trees show cgroups; `pid`, `cgroup` and the like are
+//! the namespaces that begin there.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{fs, sync::Arc, thread, time::Duration};
+
+use cgview_core::{Snapshot, snapshot::Controller, units::Usec, view::Parts};
+use cgview_host::{Caller, Container, Error, Host};
+use cgview_testkit::{Cgroup, Namespaces, Process, Spawn, Tree, pause, skip};
+
+const CONTROLLERS: [(Controller, &str); 6] = [
+    (Controller::Memory, "memory"),
+    (Controller::Cpu, "cpu"),
+    (Controller::Cpuset, "cpuset"),
+    (Controller::Pids, "pids"),
+    (Controller::Io, "io"),
+    (Controller::Pressure, "unified"),
+];
+
+fn caller(process: &Process) -> Caller {
+    Host::live().unwrap().caller(process.pid()).unwrap()
+}
+
+/// Asserts that a container is `cgroup` in every hierarchy that has a controller.
+#[track_caller]
+fn assert_is(tree: &Tree, container: &Container, cgroup: &Cgroup) {
+    let host = Host::live().unwrap();
+    let mut checked = 0;
+    for (controller, name) in CONTROLLERS {
+        if tree.has(name) {
+            let path = container.cgroup(&host, controller);
+            assert_eq!(path, Some(cgroup.path().as_str()), "{controller:?}");
+            checked += 1;
+        }
+    }
+    assert!(checked > 0);
+    assert!(!container.is_host());
+}
+
+/// When a process started, by its `stat`, of which only the number at the end of field 22 is needed.
+fn started(pid: u32) -> Usec {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let ticks: u64 =
+        stat.rsplit_once(')').unwrap().1.split_whitespace().nth(19).unwrap().parse().unwrap();
+    Usec(ticks * 10_000)
+}
+
+// ct        pid, mnt, cgroup
+// ├─ init
+// └─ exec   <- asks, having entered as `docker exec` does
+#[test]
+fn what_enters_a_container_is_in_it() {
+    let Some(tree) = Tree::new() else { return };
+    let cgroup = tree.cgroup("ct");
+    let init = Spawn::new().cgroup(&cgroup).container().run(pause);
+    let exec = Spawn::new().cgroup(&cgroup).join(&init, &["pid", "mnt", "cgroup"]).run(pause);
+
+    let host = Host::live().unwrap();
+    let (first, second) = (host.caller(init.pid()).unwrap(), host.caller(exec.pid()).unwrap());
+    assert!(Arc::ptr_eq(&first.container, &second.container));
+    assert_is(&tree, &second.container, &cgroup);
+    assert_eq!(second.container.init(), Some(init.pid()));
+    assert_eq!(second.container.started(), Some(started(init.pid())));
+    assert_ne!(
+        caller(&exec).container.id(),
+        host.caller(std::process::id()).unwrap().container.id()
+    );
+}
+
+// ct                  pid
+// ├─ init.scope       the init
+// └─ system.slice/app <- asks
+#[test]
+fn an_init_in_a_cgroup_of_its_own_makes_the_container_the_one_above() {
+    for leaf in ["init.scope", "init", ".lxc", "supervise"] {
+        let Some(tree) = Tree::new() else { return };
+        let cgroup = tree.cgroup("ct");
+        let init = Spawn::new()
+            .cgroup(&tree.cgroup(&format!("ct/{leaf}")))
+            .new_namespaces(Namespaces::NEWPID)
+            .run(pause);
+        let app = Spawn::new()
+            .cgroup(&tree.cgroup("ct/system.slice/app"))
+            .join(&init, &["pid"])
+            .run(pause);
+        assert_is(&tree, &caller(&app).container, &cgroup);
+        assert_eq!(caller(&app).container.id(), caller(&init).container.id(), "{leaf}");
+    }
+}
+
+// outer             pid, cgroup
+// ├─ init           the init, which moved there
+// └─ docker/inner   pid  <- asks
+#[test]
+fn a_container_in_a_container_is_a_container_of_its_own() {
+    for inner_has_a_cgroup_namespace in [false, true] {
+        let Some(tree) = Tree::new() else { return };
+        let outer_cgroup = tree.bare_cgroup("outer");
+        let (moved, inner) =
+            (tree.bare_cgroup("outer/init"), tree.bare_cgroup("outer/docker/inner"));
+        let outer = {
+            let inner = inner.clone();
+            let namespaces = Namespaces::NEWPID | Namespaces::NEWCGROUP;
+            Spawn::new().cgroup(&outer_cgroup).new_namespaces(namespaces).run(move || {
+                let mut spawn = Spawn::new().cgroup(&inner).new_namespaces(Namespaces::NEWPID);
+                if inner_has_a_cgroup_namespace {
+                    spawn = spawn.new_namespaces(Namespaces::NEWCGROUP);
+                }
+                let _inner = spawn.run(pause);
+                pause()
+            })
+        };
+        moved.add(outer.pid());
+        let inner_pid = wait_for_process(&inner);
+
+        let host = Host::live().unwrap();
+        let container = host.caller(inner_pid).unwrap().container;
+        assert_is(&tree, &container, &inner);
+        assert_eq!(container.init(), Some(inner_pid));
+        let container = host.caller(outer.pid()).unwrap().container;
+        assert_is(&tree, &container, &outer_cgroup);
+        assert_eq!(container.init(), Some(outer.pid()));
+    }
+}
+
+/// The last process that appeared in a cgroup, once it is alone with its pid namespace.
+fn wait_for_process(cgroup: &Cgroup) -> u32 {
+    for _ in 0..500 {
+        for dir in cgroup.dirs() {
+            let pids = fs::read_to_string(dir.join("cgroup.procs")).unwrap();
+            for pid in pids.lines().map(|line| line.parse().unwrap()) {
+                let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+                let inner = status.lines().find(|line| line.starts_with("NSpid:"));
+                if inner.is_some_and(|line| line.ends_with("\t1")) {
+                    return pid;
+                }
+            }
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    panic!("no process appeared in {}", cgroup.path());
+}
+
+// pod
+// ├─ pause  pid       the init
+// └─ app    [cgroup]
+//    └─ deep          <- asks
+#[test]
+fn in_a_shared_pid_namespace_the_cgroup_namespace_or_the_cgroup_is_the_container() {
+    let Some(tree) = Tree::new() else { return };
+    let (pod_pause, app) = (tree.cgroup("pod/pause"), tree.bare_cgroup("pod/app"));
+    let deep = tree.bare_cgroup("pod/app/deep");
+    let init = Spawn::new().cgroup(&pod_pause).container().run(pause);
+
+    let plain = Spawn::new().cgroup(&app).join(&init, &["pid"]).run(pause);
+    assert_is(&tree, &caller(&plain).container, &app);
+    assert_eq!(caller(&plain).container.init(), None);
+    drop(plain);
+
+    let isolated = Spawn::new()
+        .cgroup(&app)
+        .join(&init, &["pid"])
+        .new_namespaces(Namespaces::NEWCGROUP)
+        .run(pause);
+    deep.add(isolated.pid());
+    let container = caller(&isolated).container;
+    assert_is(&tree, &container, &app);
+    assert_eq!(container.started(), Some(started(isolated.pid())));
+    assert_is(&tree, &caller(&init).container, &pod_pause);
+}
+
+// ct       cgroup
+// └─ deep  <- asks, with the host's pids
+#[test]
+fn with_the_hosts_pids_the_cgroup_namespace_is_the_container() {
+    let Some(tree) = Tree::new() else { return };
+    let (cgroup, deep) = (tree.bare_cgroup("ct"), tree.bare_cgroup("ct/deep"));
+    let process = Spawn::new().cgroup(&cgroup).new_namespaces(Namespaces::NEWCGROUP).run(pause);
+    let before = caller(&process).container;
+    deep.add(process.pid());
+    let container = caller(&process).container;
+    assert_is(&tree, &container, &cgroup);
+    assert_eq!(before.id(), container.id());
+    assert_eq!((container.init(), container.started()), (None, Some(started(process.pid()))));
+}
+
+#[test]
+fn a_process_of_the_host_is_in_its_own_cgroup() {
+    let Some(tree) = Tree::new() else { return };
+    let cgroup = tree.cgroup("slice/service");
+    let process = Spawn::new().cgroup(&cgroup).run(pause);
+    let container = caller(&process).container;
+    assert_is(&tree, &container, &cgroup);
+    assert_eq!((container.init(), container.started()), (None, None));
+}
+
+#[test]
+fn a_caller_in_a_user_namespace_is_in_its_container() {
+    let Some(tree) = Tree::new() else { return };
+    let cgroup = tree.cgroup("ct");
+    let namespaces =
+        Namespaces::NEWUSER | Namespaces::NEWPID | Namespaces::NEWNS | Namespaces::NEWCGROUP;
+    let init = Spawn::new().cgroup(&cgroup).new_namespaces(namespaces).run(pause);
+    let deep = tree.bare_cgroup("ct/deep");
+    let exec = Spawn::new().cgroup(&deep).join(&init, &["user", "pid", "cgroup"]).run(pause);
+    assert_is(&tree, &caller(&exec).container, &cgroup);
+    assert_eq!(caller(&exec).container.init(), Some(init.pid()));
+}
+
+#[test]
+fn a_thread_may_ask() {
+    let Some(tree) = Tree::new() else { return };
+    let cgroup = tree.cgroup("ct");
+    let process = Spawn::new().cgroup(&cgroup).container().run(|| {
+        thread::spawn(pause);
+        pause()
+    });
+    let tid = loop {
+        if let [_, tid] = process.threads()[..] {
+            break tid;
+        }
+        thread::sleep(Duration::from_millis(5));
+    };
+    let host = Host::live().unwrap();
+    let container = host.caller(tid).unwrap().container;
+    assert_is(&tree, &container, &cgroup);
+    let mut kept = host.keep(tid).unwrap();
+    assert!(Arc::ptr_eq(&kept.check(&host).unwrap().container, &container));
+}
+
+#[test]
+fn a_reused_pid_is_not_who_it_was() {
+    let Some(tree) = Tree::new() else { return };
+    let (one, other) = (tree.cgroup("one"), tree.cgroup("other"));
+    let host = Host::live().unwrap();
+    // The next pid can be chosen, if nobody else forks at that moment. The supervisor takes one, and the
+    // process the next.
+    for _ in 0..50 {
+        let first = Spawn::new().cgroup(&one).run(pause);
+        let pid = first.pid();
+        let mut kept = host.keep(pid).unwrap();
+        let id = kept.check(&host).unwrap().container.id().clone();
+        drop(first);
+        let error = kept.check(&host).unwrap_err();
+        assert!(matches!(error, Error::Gone { .. }), "{error}");
+        if fs::write("/proc/sys/kernel/ns_last_pid", (pid - 2).to_string()).is_err() {
+            return skip("needs ns_last_pid, of CONFIG_CHECKPOINT_RESTORE");
+        }
+        let second = Spawn::new().cgroup(&other).run(pause);
+        if second.pid() != pid {
+            continue;
+        }
+        let error = kept.check(&host).unwrap_err();
+        assert!(matches!(error, Error::Gone { pid: gone } if gone == pid), "{error}");
+        assert_ne!(host.caller(pid).unwrap().container.id(), &id);
+        return;
+    }
+    skip("no pid was reused in 50 attempts");
+}
+
+#[test]
+fn an_init_that_moves_below_its_cgroup_stays_in_its_container() {
+    let Some(tree) = Tree::new() else { return };
+    let cgroup = tree.bare_cgroup("ct");
+    let init = Spawn::new().cgroup(&cgroup).container().run(pause);
+    let host = Host::live().unwrap();
+    let mut kept = host.keep(init.pid()).unwrap();
+    let before = kept.check(&host).unwrap().container.clone();
+    for path in ["ct/init", "ct/some/where", "ct/else"] {
+        tree.bare_cgroup(path).add(init.pid());
+        let container = &kept.check(&host).unwrap().container;
+        assert!(Arc::ptr_eq(container, &before), "{path}: {container:?}");
+    }
+    let exec =
+        Spawn::new().cgroup(&tree.bare_cgroup("ct/app")).join(&init, &["pid", "cgroup"]).run(pause);
+    assert!(Arc::ptr_eq(&host.caller(exec.pid()).unwrap().container, &before));
+    assert_is(&tree, &before, &cgroup);
+}
+
+#[test]
+fn the_readers_time_namespace_is_known() {
+    let Some(tree) = Tree::new() else { return };
+    let cgroup = tree.cgroup("ct");
+    let shifted = Spawn::new().cgroup(&cgroup).container().boottime_offset(1000).run(pause);
+    let offset = caller(&shifted).reader.timens.boottime;
+    assert_eq!(offset, 1_000_000_000);
+    let plain = Spawn::new().cgroup(&cgroup).container().run(pause);
+    assert_eq!(caller(&plain).reader.timens.boottime, 0);
+}
+
+#[test]
+fn a_container_is_gone_with_its_cgroup() {
+    let Some(tree) = Tree::new() else { return };
+    let cgroup = tree.cgroup("ct");
+    let process = Spawn::new().cgroup(&cgroup).run(pause);
+    let host = Host::live().unwrap();
+    let container = host.caller(process.pid()).unwrap().container;
+    let mut snapshot = Snapshot::default();
+    let parts = Parts::MEMORY.and(Parts::CPU_USAGE);
+    container.sample(&host, parts, &mut snapshot).unwrap();
+    drop(process);
+    cgroup.remove();
+    let error = container.sample(&host, parts, &mut snapshot).unwrap_err();
+    assert!(matches!(error, Error::Vanished { .. }) && error.is_gone(), "{error}");
+
+    // Another one of that name is another container.
+    let process = Spawn::new().cgroup(&tree.cgroup("ct")).run(pause);
+    assert!(container.sample(&host, parts, &mut snapshot).is_err());
+    let next = host.caller(process.pid()).unwrap().container;
+    assert!(!Arc::ptr_eq(&next, &container));
+    next.sample(&host, parts, &mut snapshot).unwrap();
+}
+
+// mine    cgroup  <- this crate, in a container with the host's pids
+// other           the process that is looked at
+#[test]
+fn from_a_cgroup_namespace_of_its_own_the_host_is_seen_whole() {
+    let Some(tree) = Tree::new() else { return };
+    if fs::read_link("/proc/1/ns/cgroup").is_err() {
+        return skip("may not read the namespaces of process 1");
+    }
+    let (mine, other) = (tree.cgroup("mine"), tree.cgroup("other/deep"));
+    let process = Spawn::new().cgroup(&other).run(pause);
+    let pid = process.pid();
+    let expected = other.path();
+    let status = Spawn::new().cgroup(&mine).new_namespaces(Namespaces::NEWCGROUP).run(move || {
+        let host = Host::live().unwrap();
+        let container = host.caller(pid).unwrap().container;
+        for (controller, _) in CONTROLLERS {
+            if let Some(path) = container.cgroup(&host, controller) {
+                assert_eq!(path, expected, "{controller:?}");
+            }
+        }
+        let mut snapshot = Snapshot::default();
+        container.sample(&host, Parts::PIDS, &mut snapshot).unwrap();
+        let paths: Vec<_> = snapshot.pids.iter().map(|level| level.cgroup.path.clone()).collect();
+        assert_eq!(paths.first(), Some(&expected));
+        // Its own container is told apart from the host by the namespace.
+        let own = host.caller(std::process::id()).unwrap().container;
+        i32::from(own.cgroup(&host, Controller::Pids).unwrap() == expected)
+    });
+    assert_eq!(status.wait(), 0);
+}
