@@ -31,7 +31,8 @@ pub struct View<'a> {
     pub cpus: &'a CpuLimits,
     /// The container's CPU times, stepped to the snapshot's moment.
     pub cpu_view: &'a CpuView,
-    /// The container's load; `None` where the policy has it off.
+    /// The container's load; `None` where it has the host's: the policy has it off, or the container is the
+    /// root of the hierarchy.
     pub load: Option<&'a LoadAverage>,
     /// Who reads.
     pub reader: Reader,

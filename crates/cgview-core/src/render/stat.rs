@@ -29,11 +29,13 @@ use crate::{
 pub(crate) fn render(view: &View<'_>, host: &[u8], out: &mut Output<'_>) {
     let whole_host = view.cpus.is_whole_host(view.snapshot, view.host);
     let mut has_cpus = false;
-    for line in host.split_inclusive(|&byte| byte == b'\n') {
-        let (line, end) = match line.strip_suffix(b"\n") {
-            Some(line) => (line, &b"\n"[..]),
-            None => (line, &b""[..]),
-        };
+    let mut rest = host;
+    while !rest.is_empty() {
+        // memchr, since a line may be long: a column of `intr` for each interrupt.
+        let length = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
+        let (line, after) = rest.split_at_checked(length).unwrap_or((rest, b""));
+        let (end, after) = after.split_at_checked(1).unwrap_or((b"", b""));
+        rest = after;
         let name = line.split(u8::is_ascii_whitespace).next().unwrap_or_default();
         match name {
             b"btime" => btime(view, line, out),
@@ -209,14 +211,13 @@ fn zeros(line: &[u8], name: usize, out: &mut Output<'_>) {
 /// Columns of zeros, to be copied many at a time: `intr` has thousands of them on a large host.
 const ZEROS: &[u8; 64] = b" 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0";
 
-/// How many numbers `text` has, if each of them has one blank before it and there is nothing else. Without
-/// a branch for each byte, since it is long.
+/// How many numbers `text` has, if each of them has one blank before it and there is nothing else. In
+/// passes without branches, since it is long.
 fn plain_columns(text: &[u8]) -> Option<usize> {
-    let mut columns = 0;
-    let mut is_plain = text.last().is_none_or(u8::is_ascii_digit);
-    for (&byte, &before) in text.iter().zip(core::iter::once(&b'0').chain(text)) {
-        columns += usize::from(byte == b' ');
-        is_plain &= byte.is_ascii_digit() | ((byte == b' ') & (before != b' '));
-    }
-    is_plain.then_some(columns)
+    let is_number_or_blank = |byte: u8| (byte == b' ') | byte.is_ascii_digit();
+    let next = text.get(1..).unwrap_or_default();
+    let is_plain = text.last().is_none_or(u8::is_ascii_digit)
+        && text.iter().fold(true, |plain, &byte| plain & is_number_or_blank(byte))
+        && !text.iter().zip(next).fold(false, |two, (&a, &b)| two | ((a == b' ') & (b == b' ')));
+    is_plain.then(|| memchr::memchr_iter(b' ', text).count())
 }
