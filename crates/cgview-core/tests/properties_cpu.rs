@@ -759,6 +759,47 @@ fn a_moved_container_does_not_jump() {
     }
 }
 
+/// A cgroup that was made anew, or whose `cpuacct.usage` was set to 0, counts from there on.
+#[test]
+fn usage_that_went_back_counts_on() {
+    for version in [Version::V1, Version::V2] {
+        let mut container = Container::new(version, Limit::Max, 2);
+        container.now += 10 * SECOND;
+        container.used[0] = [5 * SECOND, 0, 0];
+        let mut state = CpuView::default();
+        container.read(&mut state);
+        container.now += 10 * SECOND;
+        container.used[0] = [SECOND, 0, 0];
+        assert_eq!(container.read(&mut state).sum(&[0]), 500);
+        container.now += 10 * SECOND;
+        container.used[0] = [3 * SECOND, 0, 0];
+        let stat = container.read(&mut state);
+        assert_eq!((stat.sum(&[0]), stat.sum(&[IDLE])), (700, 5300));
+    }
+}
+
+/// The kernel samples how much of a time is system time, and may come to another opinion: neither kind goes
+/// back for that, and their sum stays the time used.
+#[test]
+fn kinds_that_went_back_make_no_time() {
+    for version in [Version::V1, Version::V2] {
+        let mut container = Container::new(version, Limit::Max, 2);
+        container.now += 10 * SECOND;
+        container.used[0] = [3 * SECOND, 0, 5 * SECOND];
+        let mut state = CpuView::default();
+        container.read(&mut state);
+        container.now += 10 * SECOND;
+        container.used[0] = [7 * SECOND, 0, 2 * SECOND];
+        assert_eq!(container.read(&mut state).cpus.len(), 2);
+        assert_eq!(kinds(&state), [4 * SECOND, 0, 5 * SECOND]);
+        // With more time they come together again.
+        container.now += 10 * SECOND;
+        container.used[0] = [10 * SECOND, 0, 6 * SECOND];
+        container.read(&mut state);
+        assert_eq!(kinds(&state), [10 * SECOND, 0, 6 * SECOND]);
+    }
+}
+
 /// With `steal = "throttled"` the CPUs are whole, and what the quota withheld is stolen.
 #[test]
 fn throttled_time_is_stolen_within_what_is_left() {
