@@ -208,7 +208,7 @@ impl Arguments {
     /// # Errors
     ///
     /// [`Error::MountOption`] for an option that nobody knows.
-    pub fn mount_options(&self) -> Result<mount::Options, Error> {
+    pub fn mount_options(&self, settings: &Settings) -> Result<mount::Options, Error> {
         let mut security = Vec::new();
         for option in self.options.iter().filter(|option| !option.is_empty()) {
             let name = option.split('=').next().unwrap_or_default();
@@ -218,7 +218,7 @@ impl Arguments {
                 return Err(Error::MountOption { option: option.clone() });
             }
         }
-        Ok(mount::Options { security, replace: self.replace, writable: false })
+        Ok(mount::Options { security, replace: self.replace, writable: settings.psi_triggers })
     }
 
     /// What was typed and has no effect, each with the reason.
@@ -289,7 +289,7 @@ mod tests {
             "lxcfs --enable-cfs --enable-pidfd --enable-cgroup --disable-zswap --runtime-dir=/x /x",
         ] {
             let arguments = parse(line);
-            arguments.mount_options().unwrap();
+            arguments.mount_options(&Settings::default()).unwrap();
         }
     }
 
@@ -303,12 +303,12 @@ mod tests {
 
     #[test]
     fn an_unknown_mount_option_is_an_error() {
-        let error = parse("lxcfs -o ro,color=red /x").mount_options();
+        let error = parse("lxcfs -o ro,color=red /x").mount_options(&Settings::default());
         assert_eq!(
             error.unwrap_err().to_string(),
             "cannot mount with -o color=red: there is no such option; leave it out"
         );
-        let options = parse("lxcfs -o context=a:b:c:s0 /x").mount_options();
+        let options = parse("lxcfs -o context=a:b:c:s0 /x").mount_options(&Settings::default());
         assert_eq!(options.unwrap().security, ["context=a:b:c:s0"]);
     }
 

@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut settings = Settings::load(arguments)?;
     let log = logging::start(settings.log_level).context("cannot start to log")?;
-    let options = arguments.mount_options()?;
+    let options = arguments.mount_options(&settings)?;
     if !rustix::process::geteuid().is_root() {
         bail!(
             "cannot serve containers as another user than root: their cgroups would not be readable; \
@@ -38,9 +38,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     for note in arguments.without_effect() {
         tracing::info!("an option has no effect: {note}");
     }
-    if settings.psi_triggers {
-        tracing::warn!("pressure files take no triggers yet: --enable-psi-poll has no effect");
-    }
     raise_descriptor_limit();
 
     // Before the mount, so that no signal ends the process with the mount left behind.
@@ -49,7 +46,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
     let host = open_host(&settings.host_root)?;
     tracing::info!("cgroup hierarchies are laid out as {}", host.layout());
-    let service = Arc::new(Service::new(host, settings.view));
+    let mut service = Service::new(host, settings.view);
+    if settings.psi_triggers {
+        service = service.with_triggers().context("cannot take triggers on pressure files")?;
+    }
+    let service = Arc::new(service);
 
     let _pid_file = PidFile::new(&settings.pid_file())?;
     let state_file = settings.state_file();

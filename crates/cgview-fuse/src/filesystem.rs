@@ -14,10 +14,11 @@ use std::{
 
 use cgview_core::tree::{Dir, Entry, File};
 use fuser::{
-    AccessFlags, Config, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
-    INodeNo, KernelConfig, LockOwner, OpenAccMode, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory,
-    ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyXattr, Request, Session,
-    SessionACL,
+    AccessFlags, BsdFileFlags, Config, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
+    Generation, INodeNo, KernelConfig, LockOwner, OpenAccMode, OpenFlags, PollEvents, PollFlags,
+    PollNotifier, RenameFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry,
+    ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyWrite, ReplyXattr, Request, Session,
+    SessionACL, TimeOrNow, WriteFlags,
 };
 use rustix::io::Errno;
 
@@ -25,6 +26,7 @@ use crate::{
     handles::slice,
     metrics::Operation,
     service::{Caller, Service},
+    triggers::{Ready, Wake},
 };
 
 /// For as long as the kernel likes: what this is said of never changes.
@@ -282,6 +284,142 @@ impl Filesystem for ViewFilesystem {
             }
         }
         reply.ok();
+    }
+
+    fn write(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        _offset: u64,
+        data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let written = self.answer(Operation::Write, |service| {
+            service.write(caller(request), file(ino)?, handle.0, data)
+        });
+        match written {
+            // No more than the kernel gave in one request: see MAX_REQUEST.
+            Ok(()) => reply.written(u32::try_from(data.len()).unwrap_or(u32::MAX)),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn poll(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        notifier: PollNotifier,
+        _events: PollEvents,
+        flags: PollFlags,
+        reply: ReplyPoll,
+    ) {
+        if !self.service.has_triggers() {
+            // Then the kernel takes all files to be ready, and asks no more.
+            return reply.error(fuser::Errno::ENOSYS);
+        }
+        let wake = flags.contains(PollFlags::FUSE_POLL_SCHEDULE_NOTIFY).then(|| {
+            let wake: Wake = Box::new(move || {
+                if let Err(error) = notifier.notify() {
+                    tracing::debug!("cannot wake a poll: {error}");
+                }
+            });
+            wake
+        });
+        let ready =
+            self.answer(Operation::Poll, |service| Ok(service.poll(file(ino)?, handle.0, wake)));
+        // As `psi_trigger_poll()` has it.
+        let always = PollEvents::POLLIN
+            | PollEvents::POLLOUT
+            | PollEvents::POLLRDNORM
+            | PollEvents::POLLWRNORM;
+        match ready {
+            Ok(None | Some(Ready::Waiting)) => reply.poll(always),
+            Ok(Some(Ready::Fired)) => reply.poll(always | PollEvents::POLLPRI),
+            Ok(Some(Ready::Broken)) => {
+                reply.poll(always | PollEvents::POLLPRI | PollEvents::POLLERR);
+            }
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    // A mount that takes triggers is not read-only, so what else changes files is refused here.
+
+    fn setattr(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        _size: Option<u64>,
+        _atime: Option<TimeOrNow>,
+        _mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _handle: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        // Opening with O_TRUNC sets the size, which is 0 anyway.
+        match entry(ino) {
+            Ok(entry @ Entry::File(_)) if mode.is_none() && uid.is_none() && gid.is_none() => {
+                reply.attr(&FOREVER, &self.attributes(entry));
+            }
+            _ => reply.error(fuser::Errno::EPERM),
+        }
+    }
+
+    fn mknod(
+        &self,
+        _request: &Request,
+        _parent: INodeNo,
+        _name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        _device: u32,
+        reply: ReplyEntry,
+    ) {
+        reply.error(fuser::Errno::EPERM);
+    }
+
+    fn mkdir(
+        &self,
+        _request: &Request,
+        _parent: INodeNo,
+        _name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        reply: ReplyEntry,
+    ) {
+        reply.error(fuser::Errno::EPERM);
+    }
+
+    fn unlink(&self, _request: &Request, _parent: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
+        reply.error(fuser::Errno::EPERM);
+    }
+
+    fn rmdir(&self, _request: &Request, _parent: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
+        reply.error(fuser::Errno::EPERM);
+    }
+
+    fn rename(
+        &self,
+        _request: &Request,
+        _parent: INodeNo,
+        _name: &OsStr,
+        _new_parent: INodeNo,
+        _new_name: &OsStr,
+        _flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(fuser::Errno::EPERM);
     }
 
     // The kernel remembers that these have no answer, and asks no more.

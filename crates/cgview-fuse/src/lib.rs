@@ -20,6 +20,7 @@ pub mod session;
 pub mod settings;
 pub mod state;
 mod tenant;
+pub mod triggers;
 pub mod upkeep;
 
 pub use service::Service;

@@ -8,7 +8,7 @@
 //! A host is a directory: `/` for the machine itself, or any tree with the `proc` and `sys` of one, such as
 //! a capture or the root of the machine as mounted into a container.
 //!
-//! What this crate does not do: mount anything, write to cgroups, fork, or decide what a reader sees when
+//! What this crate does not do: mount anything, limit cgroups, fork, or decide what a reader sees when
 //! something cannot be read.
 
 mod budget;
@@ -26,6 +26,7 @@ mod process;
 mod root;
 mod sample;
 mod tasks;
+mod trigger;
 
 pub use caller::{Caller, KeptCaller};
 pub use container::{Container, ContainerId};

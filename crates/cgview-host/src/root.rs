@@ -48,6 +48,11 @@ impl Root {
         self.open_with(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC)
     }
 
+    /// Opens a pressure file to set a trigger on it.
+    pub(crate) fn open_trigger(&self, path: &str) -> Result<OwnedFd, Errno> {
+        self.open_with(path, OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC)
+    }
+
     fn open_with(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
         self.resolve(self.dir.as_fd(), path, flags, ResolveFlags::IN_ROOT)
     }

@@ -1,0 +1,94 @@
+//! Open files: what a handle reads, writes and waits for.
+
+use std::sync::Arc;
+
+use cgview_core::tree::File;
+use rustix::io::Errno;
+
+use super::{Caller, Service, entries::may_read};
+use crate::{
+    metrics::Outcome,
+    triggers::{Ready, Wake},
+};
+
+impl Service {
+    /// Opens a file, and returns the number of the handle.
+    ///
+    /// # Errors
+    ///
+    /// `EACCES` for writing, and for whoever may not read it.
+    pub fn open(&self, caller: Caller, file: File, write: bool) -> Result<u64, Errno> {
+        if write && !self.takes_triggers(file) {
+            return Err(Errno::ACCESS);
+        }
+        may_read(caller, file)?;
+        Ok(self.handles.open())
+    }
+
+    /// The text that a read at `offset` is answered from: a new one at the start of the file, and the one of
+    /// before elsewhere.
+    ///
+    /// The text is the caller's, who may be another than the one that opened the file.
+    ///
+    /// # Errors
+    ///
+    /// What the reader gets: [`Error::errno`].
+    pub fn read(
+        &self,
+        caller: Caller,
+        file: File,
+        handle: u64,
+        offset: u64,
+    ) -> Result<Arc<[u8]>, Errno> {
+        if offset > 0
+            && let Some(text) = self.handles.text(handle)
+        {
+            return Ok(text);
+        }
+        let text: Arc<[u8]> = self.text(caller.tid, file).map_err(|error| error.errno())?.into();
+        self.handles.put(handle, Arc::clone(&text));
+        Ok(text)
+    }
+
+    /// Forgets a handle.
+    pub fn release(&self, handle: u64) {
+        self.handles.release(handle);
+        if let Some(triggers) = &self.triggers {
+            triggers.release(handle);
+        }
+    }
+
+    /// Takes what was written to a file: a trigger.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` and `EBUSY` as the kernel has them, `ENOMEM` for too many; `EACCES` for other files.
+    pub fn write(&self, caller: Caller, file: File, handle: u64, text: &[u8]) -> Result<(), Errno> {
+        let (Some(triggers), File::Proc(pressure), true) =
+            (&self.triggers, file, self.takes_triggers(file))
+        else {
+            return Err(Errno::ACCESS);
+        };
+        let caller = self.find(caller.tid).map_err(|error| {
+            self.report(file, &error, Outcome::Fail);
+            error.errno()
+        })?;
+        let container = &caller.container;
+        triggers.add(handle, container.id().as_str(), || {
+            container.set_trigger(&self.host, pressure, text)
+        })
+    }
+
+    /// What a poll of a pressure file is answered; `wake` is kept until that changes. `None` for other files,
+    /// which are always ready, and for all where triggers are not taken.
+    pub fn poll(&self, file: File, handle: u64, wake: Option<Wake>) -> Option<Ready> {
+        let triggers = self.triggers.as_ref().filter(|_| self.takes_triggers(file))?;
+        Some(triggers.poll(handle, wake))
+    }
+
+    /// Whether files may be polled for anything.
+    #[must_use]
+    pub fn has_triggers(&self) -> bool {
+        self.triggers.is_some()
+    }
+}

@@ -1,0 +1,281 @@
+//! What readers are told: requests in, entries and texts out. It knows nothing of FUSE, and is what
+//! `cgview show` asks too.
+
+mod entries;
+mod files;
+mod texts;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use cgview_core::{Explanation, Snapshot, Usec, tree::File, view::Parts};
+use cgview_host::Host;
+use parking_lot::RwLock;
+use rustix::io::Errno;
+
+use crate::{
+    cache::{Callers, HostTexts},
+    handles::{Handles, Held},
+    logging::RateLimit,
+    metrics::Metrics,
+    settings::{OnError, ViewSettings},
+    state::{self, States},
+    tenant::Tenants,
+    triggers::Triggers,
+};
+
+/// Who sent a request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Caller {
+    /// Its thread id, in the pid namespace of the host's `/proc`. 0 if it has none there: it is in
+    /// another pid namespace, which this one does not contain.
+    pub tid: u32,
+    /// Its user id, in the user namespace of the mount.
+    pub uid: u32,
+}
+
+/// Why a reader gets no text.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The reader is in a pid namespace that cannot be seen from here, so its container is not known.
+    #[error("the reader's pid namespace is not below the daemon's; run the daemon in the host's")]
+    NoCaller,
+    /// The host does not tell.
+    #[error(transparent)]
+    Host(#[from] cgview_host::Error),
+    /// The container has no such text.
+    #[error(transparent)]
+    View(#[from] cgview_core::view::Error),
+}
+
+impl Error {
+    /// What a reader gets for this.
+    #[must_use]
+    pub fn errno(&self) -> Errno {
+        use cgview_core::view::Error as ViewError;
+        match self {
+            Error::NoCaller => Errno::IO,
+            Error::Host(error) => error.errno(),
+            // What sysfs answers for a device that was removed while its file was open.
+            Error::View(ViewError::NotShown) => Errno::NODEV,
+            // `psi_show()`.
+            Error::View(ViewError::NoPressure) => Errno::OPNOTSUPP,
+            Error::View(_) => Errno::IO,
+        }
+    }
+
+    /// A word for metrics.
+    fn cause(&self) -> &'static str {
+        use cgview_host::Error as HostError;
+        match self {
+            Error::NoCaller => "no-caller",
+            Error::View(_) => "view",
+            Error::Host(error) => match error {
+                HostError::Gone { .. } => "gone",
+                HostError::Hidden { .. } => "hidden",
+                HostError::Outside { .. } => "outside",
+                HostError::Vanished { .. } => "vanished",
+                HostError::Parse { .. } => "parse",
+                _ => "read",
+            },
+        }
+    }
+}
+
+/// A text with all that it was made from.
+#[derive(Clone, Debug)]
+pub struct Explained {
+    /// What the reader is told.
+    pub text: Vec<u8>,
+    /// Where each number comes from.
+    pub explanation: Explanation,
+    /// What the kernel said of the container: cgroups' paths in the explanation are found in it.
+    pub snapshot: Arc<Snapshot>,
+    /// The host's text.
+    pub host: Arc<[u8]>,
+}
+
+/// Numbers for a line of status.
+#[derive(Clone, Copy, Debug)]
+pub struct Status {
+    /// Containers that are known.
+    pub containers: usize,
+    /// Open files that were read, and their texts.
+    pub handles: Held,
+}
+
+/// Answers readers.
+///
+/// All methods may be called from any thread.
+#[derive(Debug)]
+pub struct Service {
+    host: Host,
+    settings: RwLock<ViewSettings>,
+    /// Whether containers see the host's files for the time being.
+    off: AtomicBool,
+    callers: Callers,
+    texts: HostTexts,
+    tenants: Tenants,
+    handles: Handles,
+    triggers: Option<Triggers>,
+    metrics: Metrics,
+    warnings: RateLimit<(&'static str, File)>,
+}
+
+/// What open files may hold: enough for thousands of readers, whatever a machine's size.
+const MOST_HELD: Held = Held { handles: 65_536, bytes: 64 << 20 };
+
+/// A warning of each kind for each file is logged once in this time.
+const WARNING_INTERVAL: Duration = Duration::from_secs(300);
+
+/// Whoever has not asked for this long is forgotten.
+const CALLER_IDLE: Duration = Duration::from_secs(60);
+
+/// A container that nobody has read for this long has its descriptors closed.
+const TENANT_IDLE: Duration = Duration::from_secs(300);
+
+impl Service {
+    /// A service that tells of `host`.
+    #[must_use]
+    pub fn new(host: Host, settings: ViewSettings) -> Service {
+        Service {
+            host,
+            settings: RwLock::new(settings),
+            off: AtomicBool::new(false),
+            callers: Callers::default(),
+            texts: HostTexts::default(),
+            tenants: Tenants::default(),
+            handles: Handles::new(MOST_HELD),
+            triggers: None,
+            metrics: Metrics::default(),
+            warnings: RateLimit::new(WARNING_INTERVAL),
+        }
+    }
+
+    /// The same, with triggers on pressure files.
+    ///
+    /// # Errors
+    ///
+    /// If there are no more descriptors or threads.
+    pub fn with_triggers(self) -> std::io::Result<Service> {
+        Ok(Service { triggers: Some(Triggers::start()?), ..self })
+    }
+
+    /// The host that it tells of.
+    #[must_use]
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// What it has counted.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Changes what readers are told from now on.
+    pub fn set_settings(&self, settings: ViewSettings) {
+        *self.settings.write() = settings;
+    }
+
+    /// Turns the view off, so that all see the host's files, or on again. Returns whether it is on.
+    pub fn toggle(&self) -> bool {
+        self.off.fetch_xor(true, Ordering::Relaxed)
+    }
+
+    /// Numbers for a line of status; also brings the gauges of the metrics up to date.
+    pub fn status(&self) -> Status {
+        let status = Status { containers: self.tenants.len(), handles: self.handles.held() };
+        let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+        self.metrics.containers.set(gauge(status.containers));
+        self.metrics.handles.set(gauge(status.handles.handles));
+        self.metrics.handle_bytes.set(gauge(status.handles.bytes));
+        status
+    }
+
+    /// What must not be forgotten over a restart.
+    #[must_use]
+    pub fn save(&self) -> States {
+        self.tenants.save(self.now())
+    }
+
+    /// Takes over what a process before this one saved.
+    pub fn restore(&self, states: States) {
+        for (id, state) in states {
+            self.tenants.put(id, state);
+        }
+    }
+
+    /// What the boot of this host is known by; of a captured one, nothing.
+    #[must_use]
+    pub fn boot(&self) -> String {
+        let mut text = Vec::new();
+        let read = self.host.read("/proc/sys/kernel/random/boot_id", &mut text);
+        read.map(|()| String::from_utf8_lossy(&text).trim().to_owned()).unwrap_or_default()
+    }
+
+    /// Writes the state to a file.
+    ///
+    /// # Errors
+    ///
+    /// [`state::Error::Io`].
+    pub fn save_to(&self, path: &std::path::Path) -> Result<(), state::Error> {
+        state::save(path, &self.boot(), &self.save())
+    }
+
+    /// Takes over the state in a file.
+    ///
+    /// # Errors
+    ///
+    /// [`state::Error`], if there is none that can be used.
+    pub fn restore_from(&self, path: &std::path::Path) -> Result<(), state::Error> {
+        self.restore(state::load(path, &self.boot())?);
+        Ok(())
+    }
+
+    /// Forgets what nobody asks for any more.
+    pub fn sweep(&self) {
+        self.callers.sweep(CALLER_IDLE);
+        self.tenants.sweep(TENANT_IDLE, self.now());
+    }
+
+    /// Moves on the load averages of containers whose load was asked for within `time`, for no longer than
+    /// `budget`. Returns how many there are.
+    pub(crate) fn step_loads(&self, time: Duration, budget: Duration) -> usize {
+        let started = std::time::Instant::now();
+        let mut watched: Vec<_> = self
+            .tenants
+            .all()
+            .into_iter()
+            .filter(|tenant| tenant.load_asked_within(time))
+            .collect();
+        let count = watched.len();
+        let settings = ViewSettings { on_error: OnError::Fail, ..*self.settings.read() };
+        // Those that were left out the last time have waited longest.
+        watched.sort_by_cached_key(|tenant| tenant.load_stepped());
+        for tenant in watched {
+            if started.elapsed() > budget {
+                break;
+            }
+            let stepped = self
+                .prepare(&tenant, Parts::TASKS.and(Parts::CPUS), settings)
+                .map(|ready| tenant.load(&self.host, &ready.snapshot, &ready.cpus, false));
+            if let Err(error) = stepped {
+                tracing::debug!("cannot count the tasks of {}: {error}", tenant.container().id());
+                self.forget_if_gone(&tenant, &error);
+            }
+        }
+        count
+    }
+
+    fn now(&self) -> Usec {
+        // On a captured host that does not tell, all is at its boot.
+        self.host.boottime().unwrap_or_default()
+    }
+}

@@ -1,0 +1,270 @@
+//! What a file says to whom, and what happens where that cannot be told.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use cgview_core::{
+    Explanation, HostFacts, Snapshot, View,
+    cpu_view::CpuView,
+    effective::CpuLimits,
+    tree::{Entry, File, ProcFile},
+    view::{Parts, Reader},
+};
+
+use super::{Error, Explained, Service};
+use crate::{
+    metrics::Outcome,
+    settings::{OnError, ViewSettings},
+    tenant::Tenant,
+};
+
+impl Service {
+    /// What a thread is told by a file, by the policy for failures too.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`], where the policy has no other answer.
+    pub fn text(&self, tid: u32, file: File) -> Result<Vec<u8>, Error> {
+        let settings = *self.settings.read();
+        let error = match self.render(tid, file, settings) {
+            Ok(text) => return Ok(text),
+            Err(error @ Error::View(_)) => return Err(error),
+            Err(error) => error,
+        };
+        if settings.on_error == OnError::Host
+            && let Ok(text) = self.host_text(file, settings)
+        {
+            self.report(file, &error, Outcome::Host);
+            return Ok(text.to_vec());
+        }
+        self.report(file, &error, Outcome::Fail);
+        Err(error)
+    }
+
+    /// What a thread is told by a file, and why.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`], whatever the policy for failures is.
+    pub fn explain(&self, tid: u32, file: File) -> Result<Explained, Error> {
+        let settings = ViewSettings { on_error: OnError::Fail, ..*self.settings.read() };
+        let caller = self.find(tid)?;
+        if self.is_passed_through(&caller, file, settings) {
+            let host = self.host_text(file, settings)?;
+            return Ok(Explained {
+                text: host.to_vec(),
+                explanation: Explanation::default(),
+                snapshot: Arc::default(),
+                host,
+            });
+        }
+        let tenant = self.tenants.get(&caller.container, || self.now());
+        let ready = self.prepare(&tenant, file.parts(), settings)?;
+        let wants_load = wants_load(file);
+        self.with_view(&tenant, &ready, caller.reader, wants_load, |view| {
+            let host = self.host_text_of(view, file, settings)?;
+            let mut text = Vec::with_capacity(host.len());
+            let explanation = view.explain(file, &host, &mut text)?;
+            Ok(Explained { text, explanation, snapshot: Arc::clone(&ready.snapshot), host })
+        })
+    }
+
+    fn render(&self, tid: u32, file: File, settings: ViewSettings) -> Result<Vec<u8>, Error> {
+        let caller = self.find(tid)?;
+        if self.is_passed_through(&caller, file, settings) {
+            return Ok(self.host_text(file, settings)?.to_vec());
+        }
+        let tenant = self.tenants.get(&caller.container, || self.now());
+        let rendered = self.prepare(&tenant, file.parts(), settings).and_then(|ready| {
+            self.with_view(&tenant, &ready, caller.reader, wants_load(file), |view| {
+                let host = self.host_text_of(view, file, settings)?;
+                let mut text = Vec::with_capacity(host.len());
+                view.render(file, &host, &mut text)?;
+                Ok(text)
+            })
+        });
+        if let Err(error) = &rendered {
+            self.forget_if_gone(&tenant, error);
+        }
+        rendered
+    }
+
+    /// The caller behind a thread id.
+    pub(super) fn find(&self, tid: u32) -> Result<cgview_host::Caller, Error> {
+        if tid == 0 {
+            return Err(Error::NoCaller);
+        }
+        Ok(self.callers.get(&self.host, tid, &self.metrics.callers)?)
+    }
+
+    /// The container of a caller, with its CPUs and nodes. `None` if it is the host, or cannot be told.
+    pub(super) fn container_of(&self, tid: u32) -> Option<(Arc<Tenant>, Prepared)> {
+        if self.off.load(Ordering::Relaxed) {
+            return None;
+        }
+        let caller = self.find(tid).ok().filter(|caller| !caller.container.is_host())?;
+        let tenant = self.tenants.get(&caller.container, || self.now());
+        let ready = self.prepare(&tenant, Parts::CPUS, *self.settings.read()).ok()?;
+        Some((tenant, ready))
+    }
+
+    fn is_passed_through(
+        &self,
+        caller: &cgview_host::Caller,
+        file: File,
+        settings: ViewSettings,
+    ) -> bool {
+        let passed = |file: ProcFile| settings.policy.passthrough.contains(file);
+        caller.container.is_host()
+            || self.off.load(Ordering::Relaxed)
+            || matches!(file, File::Proc(file) if passed(file))
+    }
+
+    /// The host's own text of a file.
+    fn host_text(&self, file: File, settings: ViewSettings) -> Result<Arc<[u8]>, Error> {
+        let path = Entry::File(file).path();
+        Ok(self.texts.get(&self.host, &path, settings.freshness, &self.metrics.host_reads)?)
+    }
+
+    /// The host's text that a container's is made from.
+    fn host_text_of(
+        &self,
+        view: &View<'_>,
+        file: File,
+        settings: ViewSettings,
+    ) -> Result<Arc<[u8]>, Error> {
+        let path = view.host_path(Entry::File(file)).ok_or(cgview_core::view::Error::NotShown)?;
+        let counters = &self.metrics.host_reads;
+        self.texts
+            .get(&self.host, &path, settings.freshness, counters)
+            .or_else(|error| self.stale(file, error.into(), settings, || self.texts.stale(&path)))
+    }
+
+    /// All that a container's texts with these parts are made from.
+    pub(super) fn prepare(
+        &self,
+        tenant: &Tenant,
+        parts: Parts,
+        settings: ViewSettings,
+    ) -> Result<Prepared, Error> {
+        let ViewSettings { policy, freshness, .. } = settings;
+        let any = File::Proc(ProcFile::Meminfo);
+        let facts =
+            self.texts.facts(&self.host, freshness, &self.metrics.host_reads).or_else(|error| {
+                self.stale(any, error.into(), settings, || self.texts.stale_facts())
+            })?;
+        let snapshot = tenant
+            .sample(&self.host, parts, freshness, &self.metrics)
+            .or_else(|error| self.stale(any, error.into(), settings, || tenant.stale(parts)))?;
+        let cpus = CpuLimits::of(&snapshot, &facts, &policy);
+        Ok(Prepared { settings, facts, snapshot, cpus, parts })
+    }
+
+    /// What was known before, in place of what cannot be known now, if the policy allows.
+    fn stale<T>(
+        &self,
+        file: File,
+        error: Error,
+        settings: ViewSettings,
+        known: impl FnOnce() -> Option<T>,
+    ) -> Result<T, Error> {
+        if settings.on_error != OnError::Stale {
+            return Err(error);
+        }
+        let Some(value) = known() else { return Err(error) };
+        self.report(file, &error, Outcome::Stale);
+        Ok(value)
+    }
+
+    /// Lends the view that is made of all that.
+    pub(super) fn with_view<T>(
+        &self,
+        tenant: &Tenant,
+        ready: &Prepared,
+        reader: Reader,
+        wants_load: bool,
+        render: impl FnOnce(&View<'_>) -> T,
+    ) -> T {
+        let policy = &ready.settings.policy;
+        let load = if wants_load && policy.loadavg {
+            Some(tenant.load(&self.host, &ready.snapshot, &ready.cpus, true))
+        } else {
+            None
+        };
+        let lend = |cpu_view: &CpuView| {
+            render(&View {
+                snapshot: &ready.snapshot,
+                host: &ready.facts,
+                policy,
+                cpus: &ready.cpus,
+                cpu_view,
+                load: load.as_ref(),
+                reader,
+            })
+        };
+        if ready.parts.contain(Parts::CPU_USAGE) {
+            tenant.with_cpu_view(&ready.snapshot, &ready.cpus, policy.steal, lend)
+        } else {
+            lend(&CpuView::default())
+        }
+    }
+
+    pub(super) fn forget_if_gone(&self, tenant: &Tenant, error: &Error) {
+        if matches!(error, Error::Host(error) if error.is_gone()) {
+            self.tenants.remove(tenant);
+        }
+    }
+
+    /// Counts a failure, and logs it once in a while.
+    pub(super) fn report(&self, file: File, error: &Error, outcome: Outcome) {
+        let cause = error.cause();
+        self.metrics.error(cause, outcome);
+        let chain = Chain(error);
+        let path = Entry::File(file).path();
+        // Processes end while they read; that is nothing to look at.
+        if cause == "gone" {
+            tracing::debug!("cannot show {path}: {chain}");
+            return;
+        }
+        let Some(more) = self.warnings.pass((cause, file)) else { return };
+        let got = match outcome {
+            Outcome::Stale => "the numbers of before",
+            Outcome::Fail => "an error",
+            Outcome::Host => "the host's file",
+        };
+        if more == 0 {
+            tracing::warn!("cannot show {path}: {chain}; the reader got {got}");
+        } else {
+            tracing::warn!("cannot show {path}: {chain}; the reader got {got}, as {more} before");
+        }
+    }
+}
+
+/// All that a view is made from, but the CPU times.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    settings: ViewSettings,
+    facts: Arc<HostFacts>,
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) cpus: CpuLimits,
+    parts: Parts,
+}
+
+/// Whether a file shows the load average.
+fn wants_load(file: File) -> bool {
+    file == File::Proc(ProcFile::Loadavg)
+}
+
+/// An error with all its causes, on one line.
+struct Chain<'a>(&'a dyn std::error::Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}
