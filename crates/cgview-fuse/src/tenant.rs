@@ -224,8 +224,19 @@ impl Tenant {
                 return average;
             }
         }
-        let _ = (host, limits);
-        let average = LoadAverage::seeded(now, [active.saturating_mul(100); 3]);
+        // It only refines the estimate, which the number of tasks alone gives too.
+        let mut pressure = Snapshot::default();
+        let _ = self.container.sample(host, Parts::PRESSURE, &mut pressure);
+        let pressure = pressure.pressure;
+        // Without a cgroup of its own in the unified hierarchy, it would be that of all others.
+        let own = pressure.cgroup.is_some_and(|cgroup| !cgroup.is_root());
+        let average = LoadAverage::estimated(
+            snapshot.started.unwrap_or_default(),
+            now,
+            active,
+            limits.visible.len(),
+            pressure.cpu.as_deref().filter(|_| own).unwrap_or_default(),
+        );
         let mut load = self.load.lock();
         load.average = Some(average);
         load.stepped = now;

@@ -58,7 +58,7 @@ impl Service {
             });
         }
         let tenant = self.tenants.get(&caller.container, || self.now());
-        let ready = self.prepare(&tenant, file.parts(), settings)?;
+        let ready = self.prepare(&tenant, parts(file), settings)?;
         let wants_load = wants_load(file);
         self.with_view(&tenant, &ready, caller.reader, wants_load, |view| {
             let host = self.host_text_of(view, file, settings)?;
@@ -74,7 +74,7 @@ impl Service {
             return Ok(self.host_text(file, settings)?.to_vec());
         }
         let tenant = self.tenants.get(&caller.container, || self.now());
-        let rendered = self.prepare(&tenant, file.parts(), settings).and_then(|ready| {
+        let rendered = self.prepare(&tenant, parts(file), settings).and_then(|ready| {
             self.with_view(&tenant, &ready, caller.reader, wants_load(file), |view| {
                 let host = self.host_text_of(view, file, settings)?;
                 let mut text = Vec::with_capacity(host.len());
@@ -247,6 +247,11 @@ pub(super) struct Prepared {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) cpus: CpuLimits,
     parts: Parts,
+}
+
+/// The parts of a snapshot that a text takes; the first estimate of a load goes by the number of CPUs too.
+fn parts(file: File) -> Parts {
+    if wants_load(file) { file.parts().and(Parts::CPUS) } else { file.parts() }
 }
 
 /// Whether a file shows the load average.
