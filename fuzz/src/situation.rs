@@ -114,6 +114,7 @@ pub fn host(u: &mut Unstructured<'_>, text: &[u8]) -> Result<HostFacts> {
             available: bytes(u)?,
             swap_total: bytes(u)?,
             swap_free: bytes(u)?,
+            ..HostMemory::default()
         };
     }
     let mut online = mask(u, 300)?;

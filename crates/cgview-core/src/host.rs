@@ -27,6 +27,15 @@ pub struct HostMemory {
     pub available: Bytes,
     pub swap_total: Bytes,
     pub swap_free: Bytes,
+    pub mlocked: Bytes,
+    /// `HugePages_Total`, in pages of the default size.
+    pub huge_pages: u64,
+    /// `HugePages_Free`, in pages of the default size.
+    pub huge_free: u64,
+    /// `Hugepagesize`, the default size.
+    pub huge_size: Bytes,
+    /// `Hugetlb`: the pages of all sizes.
+    pub hugetlb: Bytes,
 }
 
 /// One NUMA node of the host.
@@ -109,18 +118,23 @@ impl HostMemory {
         let mut available = None;
         for (_, line) in crate::parse::lines(meminfo) {
             let mut words = crate::parse::words(line);
-            let (Some(name), Some(kib)) =
+            let (Some(name), Some(number)) =
                 (words.next(), words.next().and_then(crate::parse::decimal))
             else {
                 continue;
             };
-            let value = Bytes::from_kib(kib);
+            let value = Bytes::from_kib(number);
             match name {
                 b"MemTotal:" => memory.total = value,
                 b"MemFree:" => memory.free = value,
                 b"MemAvailable:" => available = Some(value),
                 b"SwapTotal:" => memory.swap_total = value,
                 b"SwapFree:" => memory.swap_free = value,
+                b"Mlocked:" => memory.mlocked = value,
+                b"HugePages_Total:" => memory.huge_pages = number,
+                b"HugePages_Free:" => memory.huge_free = number,
+                b"Hugepagesize:" => memory.huge_size = value,
+                b"Hugetlb:" => memory.hugetlb = value,
                 _ => {}
             }
         }
@@ -141,7 +155,7 @@ mod tests {
             HostNode::parse(1, b"\n", text).unwrap(),
             HostNode::parse(0, b"0-1,4\n", b"").unwrap(),
         ];
-        let meminfo = b"MemTotal: 4096 kB\nMemFree: 8 kB\nSwapTotal: 2 kB\n";
+        let meminfo = b"MemTotal: 4096 kB\nMemFree: 8 kB\nSwapTotal: 2 kB\nHugePages_Total: 7\n";
         let host = HostFacts::parse(meminfo, b"0-1,4\n", nodes, Bytes::from_kib(64)).unwrap();
         assert_eq!(host.nodes.iter().map(|node| node.number).collect::<Vec<_>>(), [0, 1]);
         assert_eq!(host.node(1).map(|node| node.total), Some(Bytes(4 << 20)));
@@ -149,6 +163,7 @@ mod tests {
         assert_eq!(host.node(0).map(|node| node.total), Some(Bytes::ZERO));
         assert_eq!(host.node(2), None);
         assert_eq!((host.online.len(), host.memory.swap_total), (3, Bytes(2048)));
+        assert_eq!((host.memory.available, host.memory.huge_pages), (Bytes(8192), 7));
         assert!(HostFacts::parse(meminfo, b"x", vec![], Bytes(4096)).is_err());
         assert!(HostNode::parse(0, b"0-", b"").is_err());
     }

@@ -226,7 +226,7 @@ proptest! {
     ) {
         let memory = HostMemory {
             total: memory[0], free: memory[1], available: memory[2],
-            swap_total: memory[3], swap_free: memory[4],
+            swap_total: memory[3], swap_free: memory[4], ..HostMemory::default()
         };
         let host = HostFacts { memory, page_size, ..HostFacts::default() };
         for text in [noise, lines.join("\n").into_bytes()] {

@@ -3,11 +3,14 @@
 
 mod machine;
 
+use std::sync::Arc;
+
 use cgview_core::{
-    Bytes, HostFacts, Mask, Policy, Reader, Snapshot, View,
+    Bytes, HostFacts, Limit, Mask, Policy, Reader, Snapshot, View,
     cpu_view::CpuView,
     effective::CpuLimits,
     host::HostNode,
+    snapshot::{Cgroup, Cpuset, MemoryLevel, MemoryStat, Version},
     tree::{Entry, File, ProcFile},
 };
 use machine::{CPU, Machine, NODE, write};
@@ -234,6 +237,95 @@ proptest! {
         view.render(File::Proc(ProcFile::Cpuinfo), &host, &mut out).unwrap();
         prop_assert!(out.len() <= 16 * (host.len() + 1));
     }
+}
+
+proptest! {
+    #[test]
+    fn node_meminfo_adds_up_to_meminfo(
+        sizes in vec(0u64..1 << 30, 1..5),
+        limit in prop_oneof![Just(None), (0u64..1 << 41).prop_map(Some)],
+        numbers in vec(0u64..1 << 41, 6),
+        visible in any::<u8>(),
+    ) {
+        const LINES: [&str; 8] =
+            ["MemTotal", "MemFree", "Mlocked", "AnonPages", "Active(anon)", "Slab", "Bounce", "SwapCached"];
+        let kib: u64 = sizes.iter().sum();
+        let text = |prefix: &str, size: u64| -> String {
+            let line = |(place, name): (u64, &&str)| format!("{prefix}{name}: {} kB\n", size / (place + 1));
+            (0..).zip(&LINES).map(line).collect()
+        };
+        let nodes: Vec<String> =
+            (0..).zip(&sizes).map(|(node, &size): (u32, _)| text(&format!("Node {node} "), size)).collect();
+        // The machine's numbers are the sums of its nodes'.
+        let total = |name: &str| nodes.iter().map(|text| field(text, name)).sum::<u64>();
+        let meminfo: String = LINES.map(|name| format!("{name}: {} kB\n", total(name))).concat();
+        let facts = (0..).zip(&nodes).map(|(number, text)| {
+            HostNode::parse(number, b"", text.as_bytes()).unwrap()
+        });
+        let host = HostFacts::parse(meminfo.as_bytes(), b"0", facts.collect(), Bytes(4096)).unwrap();
+        let mems: Mask = (0..u32::try_from(sizes.len()).unwrap()).filter(|node| visible >> node & 1 == 1).collect();
+
+        let bytes = |place: usize| Some(Bytes(numbers[place]));
+        let stat = MemoryStat {
+            anon: bytes(0),
+            active_anon: bytes(1),
+            unevictable: bytes(2),
+            slab_reclaimable: bytes(3),
+            slab_unreclaimable: bytes(4),
+            ..MemoryStat::default()
+        };
+        let cgroup = Arc::new(Cgroup { path: "/app".into(), version: Version::V2 });
+        let level = MemoryLevel {
+            cgroup: cgroup.clone(),
+            usage: Bytes(numbers[5]),
+            max: limit.map_or(Limit::Max, |limit| Limit::At(Bytes(limit))),
+            high: Limit::Max,
+            min: Bytes::ZERO,
+            low: Bytes::ZERO,
+            swap: None,
+            stat: Some(stat),
+        };
+        let cpuset = Cpuset { cgroup, cpus: Mask::first(1), mems };
+        let snapshot = Snapshot { memory: vec![level], cpuset: Some(cpuset), ..Snapshot::default() };
+        let policy = Policy::default();
+        let cpus = CpuLimits::of(&snapshot, &host, &policy);
+        let view = View {
+            snapshot: &snapshot,
+            host: &host,
+            policy: &policy,
+            cpus: &cpus,
+            cpu_view: &CpuView::default(),
+            load: None,
+            reader: Reader::default(),
+        };
+        let render = |path: &str, host: &str| {
+            let Some(Entry::File(file)) = Entry::at(path) else { panic!("no {path}") };
+            let mut text = Vec::new();
+            view.render(file, host.as_bytes(), &mut text).unwrap();
+            String::from_utf8(text).unwrap()
+        };
+        let whole = render("/proc/meminfo", &meminfo);
+        let shown: Vec<String> = cpus
+            .nodes
+            .iter()
+            .map(|node| render(&format!("{NODE}/node{node}/meminfo"), &nodes[node as usize]))
+            .collect();
+        for name in LINES {
+            let sum: u64 = shown.iter().map(|text| field(text, name)).sum();
+            prop_assert_eq!(sum, field(&whole, name), "{} of {} kB: {}", name, kib, whole);
+        }
+        for text in &shown {
+            for name in LINES {
+                prop_assert!(field(text, name) <= field(text, "MemTotal"), "{}: {}", name, text);
+            }
+        }
+    }
+}
+
+/// The number of KiB in the line of that name.
+fn field(text: &str, name: &str) -> u64 {
+    let line = text.lines().find(|line| line.contains(&format!("{name}:"))).unwrap();
+    line.split_once(':').unwrap().1.trim().strip_suffix(" kB").unwrap().parse().unwrap()
 }
 
 /// Any bytes, and bytes that look like something.

@@ -276,6 +276,7 @@ mod tests {
             available: mib(14_000),
             swap_total: mib(8192),
             swap_free: mib(7000),
+            ..HostMemory::default()
         };
         HostFacts { memory, ..HostFacts::default() }
     }

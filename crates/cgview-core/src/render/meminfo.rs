@@ -34,6 +34,7 @@ mod hugetlb;
 use crate::{
     effective::MemoryLimits,
     explain::{Output, Why},
+    host::HostMemory,
     parse,
     render::memory::{Sizes, hidden, not_accounted, stat},
     view::View,
@@ -41,15 +42,10 @@ use crate::{
 use hugetlb::HugePages;
 
 pub(crate) fn render(view: &View<'_>, host: &[u8], out: &mut Output<'_>) {
-    let limits = MemoryLimits::of(view.snapshot, view.host, view.policy);
-    let limited = limits.memory_limited || limits.swap_limited || hugetlb::is_limited(view);
-    if !limited && view.policy.zswap {
+    let meminfo = Meminfo::new(view, HostLines::parse(host));
+    if meminfo.is_the_hosts() {
         return out.copy(host);
     }
-    let sizes = Sizes::new(view, &limits);
-    let host_lines = HostLines::parse(host);
-    let huge = HugePages::new(view, &limits, &host_lines);
-    let meminfo = Meminfo { view, limits, sizes, host: host_lines, huge };
     for line in host.split_inclusive(|&byte| byte == b'\n') {
         match meminfo.line(line) {
             Some((value, why)) => out.replace_number(line, value, why),
@@ -60,7 +56,7 @@ pub(crate) fn render(view: &View<'_>, host: &[u8], out: &mut Output<'_>) {
 
 /// Lines of the host's text that others are computed from, in their units.
 #[derive(Clone, Copy, Debug, Default)]
-struct HostLines {
+pub(super) struct HostLines {
     mem_total: u64,
     swap_total: u64,
     mlocked: u64,
@@ -70,6 +66,22 @@ struct HostLines {
     huge_free: u64,
     huge_size: u64,
     hugetlb: u64,
+}
+
+impl From<HostMemory> for HostLines {
+    /// The lines that a file about less than the whole machine is made from.
+    fn from(memory: HostMemory) -> HostLines {
+        HostLines {
+            mem_total: memory.total.kib(),
+            swap_total: memory.swap_total.kib(),
+            mlocked: memory.mlocked.kib(),
+            huge_pages: memory.huge_pages,
+            huge_free: memory.huge_free,
+            huge_size: memory.huge_size.kib(),
+            hugetlb: memory.hugetlb.kib(),
+            ..HostLines::default()
+        }
+    }
 }
 
 impl HostLines {
@@ -102,17 +114,30 @@ fn split(line: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// All that the lines are made from.
-struct Meminfo<'a> {
+pub(super) struct Meminfo<'a> {
     view: &'a View<'a>,
-    limits: MemoryLimits,
-    sizes: Sizes,
+    pub(super) limits: MemoryLimits,
+    pub(super) sizes: Sizes,
     host: HostLines,
     huge: HugePages,
 }
 
-impl Meminfo<'_> {
+impl<'a> Meminfo<'a> {
+    pub(super) fn new(view: &'a View<'_>, host: HostLines) -> Meminfo<'a> {
+        let limits = MemoryLimits::of(view.snapshot, view.host, view.policy);
+        let sizes = Sizes::new(view, &limits);
+        let huge = HugePages::new(view, &limits, &host);
+        Meminfo { view, limits, sizes, host, huge }
+    }
+
+    /// Whether nothing limits anything that the text is about.
+    fn is_the_hosts(&self) -> bool {
+        let limited = self.limits.memory_limited || self.limits.swap_limited;
+        !limited && !hugetlb::is_limited(self.view) && self.view.policy.zswap
+    }
+
     /// What a line shows and why; `None` for what is the host's.
-    fn line(&self, line: &[u8]) -> Option<(u64, Why)> {
+    pub(super) fn line(&self, line: &[u8]) -> Option<(u64, Why)> {
         let (name, value) = split(line)?;
         match name {
             b"SwapTotal" | b"SwapFree" | b"SwapCached" => self.swap(name),

@@ -174,6 +174,7 @@ pub(super) mod tests {
                 available: mib(14 << 10),
                 swap_total: mib(8 << 10),
                 swap_free: mib(7 << 10),
+                ..HostMemory::default()
             };
             let host = HostFacts { memory, page_size: Bytes(4096), ..HostFacts::default() };
             Situation { host, ..Situation::default() }

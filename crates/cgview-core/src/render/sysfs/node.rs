@@ -22,7 +22,7 @@ pub(super) fn holds(view: &View<'_>, number: u32, physical: u32) -> bool {
 }
 
 /// Whether the container has every node of the host.
-pub(super) fn all_are_visible(view: &View<'_>) -> bool {
+fn all_are_visible(view: &View<'_>) -> bool {
     view.host.nodes.iter().all(|node| is_visible(view, node.number))
 }
 

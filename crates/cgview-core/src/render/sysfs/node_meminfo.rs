@@ -2,14 +2,13 @@
 
 use alloc::vec::Vec;
 
-use super::node::{all_are_visible, is_visible};
+use super::node::is_visible;
 use crate::{
-    effective::MemoryLimits,
-    explain::{Output, Source, Why},
+    explain::{Output, Why},
     host::HostNode,
-    parse::words,
+    parse::{decimal, words},
+    render::{meminfo::Meminfo, memory::stat},
     tree::Dir,
-    units::{Bytes, Limit},
     view::View,
 };
 
@@ -17,29 +16,55 @@ use crate::{
 ///
 /// The kernel does not tell how much of a container's memory is on which node in the terms of these
 /// lines, so each node has the part of it that it has of the visible nodes' memory, as an even
-/// interleaving would give. The nodes' lines add up to those of `/proc/meminfo` exactly. `MemUsed` is
-/// `MemTotal` less `MemFree`, as in `node_read_meminfo()` of `drivers/base/node.c`.
+/// interleaving would give. The nodes' lines add up to those of `/proc/meminfo` exactly.
 ///
-/// A container without a limit of memory that has all nodes gets the host's text.
+/// `MemUsed` is `MemTotal` less `MemFree`, and `FilePages` is `Cached` and `SwapCached`, as in
+/// `node_read_meminfo()` of `drivers/base/node.c`. What is the host's in `/proc/meminfo` is the host's
+/// of this node, so a container without a limit that has all nodes gets the host's text. A line that
+/// is not known is the host's, or 0 if it is a size larger than the node's `MemTotal`.
 pub(super) fn render(view: &View<'_>, dir: Dir, host: &[u8], out: &mut Output<'_>) {
-    let levels = &view.snapshot.memory;
-    let unlimited = levels.iter().all(|level| level.max == Limit::Max && level.high == Limit::Max);
     let Dir::NodeN(number) = dir else { return };
-    if unlimited && all_are_visible(view) {
-        return out.copy(host);
-    }
-    let limits = MemoryLimits::of(view.snapshot, view.host, view.policy);
+    let meminfo = Meminfo::new(view, view.host.memory.into());
     let nodes = Nodes::of(view, number.into());
-    let (total, free) = (nodes.share(limits.total.0), nodes.share(limits.free.0));
     for line in host.split_inclusive(|&byte| byte == b'\n') {
-        let (value, why) = match words(line).nth(2) {
-            Some(b"MemTotal:") => (total, limits.total.1),
-            Some(b"MemFree:") => (free, limits.free.1),
-            Some(b"MemUsed:") => (total.saturating_sub(free), limits.free.1),
-            _ => (Bytes::ZERO, Why::of(Source::Constant, "not accounted by node")),
-        };
-        out.replace_number(line, value.kib(), why);
+        match value(&meminfo, &nodes, line) {
+            Some((value, why)) => out.replace_number(line, value, why),
+            None => out.copy(line),
+        }
     }
+}
+
+/// What a line shows and why; `None` for what is the host's.
+fn value(meminfo: &Meminfo<'_>, nodes: &Nodes, line: &[u8]) -> Option<(u64, Why)> {
+    // `Node 0 MemTotal:`: the line as `/proc/meminfo` has it begins after the second blank.
+    let blank = memchr::memchr_iter(b' ', line).nth(1)?;
+    let line = line.get(blank + 1..)?;
+    let (sizes, limits) = (&meminfo.sizes, &meminfo.limits);
+    let total = nodes.share(sizes.total);
+    match words(line).next()? {
+        b"MemUsed:" if limits.memory_limited => {
+            Some((total.saturating_sub(nodes.share(sizes.free)), limits.free.1))
+        }
+        b"FilePages:" if limits.memory_limited => {
+            let pages = sizes.cached.saturating_add(sizes.swap_cached);
+            Some((nodes.share(pages), stat("file")))
+        }
+        _ => match meminfo.line(line) {
+            Some((value, why)) => Some((nodes.share(value), why)),
+            None if limits.memory_limited && is_size_above(total, line) => {
+                Some((0, Why::of(limits.total.1.source, "the host's is more than MemTotal")))
+            }
+            None => None,
+        },
+    }
+}
+
+/// Whether the line is a number of KiB that is larger than `limit`.
+fn is_size_above(limit: u64, line: &[u8]) -> bool {
+    let mut words = words(line).skip(1);
+    let number = words.next().unwrap_or_default();
+    let fits = decimal(number).is_some_and(|size| size <= limit);
+    words.next() == Some(b"kB") && number.iter().all(u8::is_ascii_digit) && !fits
 }
 
 /// The visible nodes' sizes, and which of them is meant.
@@ -58,9 +83,9 @@ impl Nodes {
         }
     }
 
-    /// The node's part of `all`, in whole KiB.
-    fn share(&self, all: Bytes) -> Bytes {
-        Bytes::from_kib(share(all.kib(), &self.sizes, self.place))
+    /// The node's part of `all`.
+    fn share(&self, all: u64) -> u64 {
+        share(all, &self.sizes, self.place)
     }
 }
 

@@ -3,11 +3,12 @@
 use alloc::{string::String, sync::Arc, vec, vec::Vec};
 
 use crate::{
-    Bytes, File, HostFacts, Mask, Policy, Reader, Snapshot, View,
+    Bytes, File, HostFacts, Limit, Mask, Policy, Reader, Snapshot, View,
     cpu_view::CpuView,
     effective::CpuLimits,
     host::{HostMemory, HostNode},
-    snapshot::{Cgroup, CpuUsage, Cpuset, Version},
+    parse::memory_stat_v2,
+    snapshot::{Cgroup, CpuUsage, Cpuset, MemoryLevel, Version},
     tree::Entry,
     view::Error,
 };
@@ -20,7 +21,7 @@ fn host() -> HostFacts {
     let node =
         |number, cpus, mib: u64| HostNode { number, cpus: mask(cpus), total: Bytes(mib << 20) };
     HostFacts {
-        memory: HostMemory { total: Bytes(4 << 30), free: Bytes(1 << 30), ..HostMemory::default() },
+        memory: HostMemory::parse(b"MemTotal: 4194304 kB\nMemFree: 1048576 kB\n"),
         online: mask("0-7"),
         // Node 1 went away.
         nodes: vec![node(0, "0-3", 1024), node(2, "4-7", 3072)],
@@ -140,13 +141,61 @@ fn numastat_is_the_hosts_for_the_host_alone() {
     assert_eq!(render(&Snapshot::default(), "node/node0/numastat", text), text);
 }
 
+/// As the kernel writes it, shortened: 1 GiB, of which 256 MiB are free.
 const NODE_0: &str = "\
 Node 0 MemTotal:        1048576 kB
 Node 0 MemFree:          262144 kB
 Node 0 MemUsed:          786432 kB
+Node 0 SwapCached:            3 kB
+Node 0 Active(anon):     500000 kB
+Node 0 Mlocked:              16 kB
+Node 0 FilePages:        200000 kB
+Node 0 Bounce:                4 kB
+Node 0 NewSmall:             12 kB
+Node 0 NewLarge:         600000 kB
+Node 0 HugePages_Total:     2
 ";
+
+fn limited(mems: &str) -> Snapshot {
+    let stat = memory_stat_v2(b"anon 41943043\nactive_anon 41943043\nfile 10489856\n").unwrap();
+    let level = MemoryLevel {
+        cgroup: Arc::new(Cgroup { path: "/app".into(), version: Version::V2 }),
+        usage: Bytes(100 << 20),
+        max: Limit::At(Bytes(512 << 20)),
+        high: Limit::Max,
+        min: Bytes::ZERO,
+        low: Bytes::ZERO,
+        swap: None,
+        stat: Some(stat),
+    };
+    Snapshot { memory: vec![level], ..snapshot("0-3", mems) }
+}
 
 #[test]
 fn node_meminfo_is_the_hosts_without_a_limit() {
     assert_eq!(render(&snapshot("0-3", "0,2"), "node/node0/meminfo", NODE_0), NODE_0);
+}
+
+#[test]
+fn node_meminfo_is_the_nodes_part_of_the_containers() {
+    // A quarter of the memory is on node 0.
+    assert_eq!(
+        render(&limited("0,2"), "node/node0/meminfo", NODE_0),
+        "\
+Node 0 MemTotal:         131072 kB
+Node 0 MemFree:          105472 kB
+Node 0 MemUsed:           25600 kB
+Node 0 SwapCached:            0 kB
+Node 0 Active(anon):      10240 kB
+Node 0 Mlocked:               0 kB
+Node 0 FilePages:          2561 kB
+Node 0 Bounce:                0 kB
+Node 0 NewSmall:             12 kB
+Node 0 NewLarge:              0 kB
+Node 0 HugePages_Total:     2
+"
+    );
+    // All of it is there if there is no other.
+    let alone = render(&limited("0"), "node/node0/meminfo", NODE_0);
+    assert!(alone.starts_with("Node 0 MemTotal:         524288 kB\n"), "{alone}");
 }
