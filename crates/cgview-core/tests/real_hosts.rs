@@ -1,8 +1,9 @@
-//! The view on real machines of many architectures: `/proc` and `/sys` trees as util-linux collects them
-//! for the tests of lscpu (`tests/ts/lscpu/dumps` of its repository).
+//! The view on real machines: on the one that the test runs on, and on `/proc` and `/sys` trees of many
+//! architectures as util-linux collects them for the tests of lscpu (`tests/ts/lscpu/dumps` of its
+//! repository).
 //!
-//! They are not part of this project. `CGVIEW_HOST_DUMPS` names a folder with some of them, each
-//! `NAME.tar.gz` with a directory of that name; without it these tests say so and pass. The
+//! The trees are not part of this project. `CGVIEW_HOST_DUMPS` names a folder with some of them, each
+//! `NAME.tar.gz` with a directory of that name; without it these tests say so and go on without. The
 //! shapes that they have are in the unit tests and in `properties_sysfs.rs`, too.
 #![expect(
     clippy::unwrap_used,
@@ -23,10 +24,11 @@ use std::{
 use cgview_core::{Bytes, HostFacts, Mask, host::HostNode};
 use machine::{CPU, Machine, NODE, Shown, write};
 
-/// Unpacks the dumps, and calls `test` with each.
-fn for_each_dump(test: impl Fn(&str, &Path)) {
+/// Calls `test` with the root of this machine, and of each dump.
+fn for_each_machine(test: impl Fn(&str, &Path)) {
+    test("this machine", Path::new("/"));
     let Some(folder) = std::env::var_os("CGVIEW_HOST_DUMPS") else {
-        eprintln!("SKIPPED: CGVIEW_HOST_DUMPS does not name a folder of dumps");
+        eprintln!("SKIPPED: other machines: CGVIEW_HOST_DUMPS does not name a folder of dumps");
         return;
     };
     let mut count = 0;
@@ -114,7 +116,7 @@ fn all_nodes(machine: &Machine) -> Mask {
 
 #[test]
 fn no_two_files_contradict_each_other() {
-    for_each_dump(|name, root| {
+    for_each_machine(|name, root| {
         let machine = load(root);
         for set in sets(&machine.facts.online) {
             let shown = machine.show(&set, &all_nodes(&machine));
@@ -127,7 +129,7 @@ fn no_two_files_contradict_each_other() {
 
 #[test]
 fn without_limits_the_hosts_bytes_are_shown() {
-    for_each_dump(|name, root| {
+    for_each_machine(|name, root| {
         let machine = load(root);
         let online = &machine.facts.online;
         let shown = machine.show(online, &all_nodes(&machine));
@@ -197,7 +199,7 @@ fn lscpu_reports_the_visible_cpus_and_their_topology() {
         eprintln!("SKIPPED: lscpu is not installed");
         return;
     }
-    for_each_dump(|name, root| {
+    for_each_machine(|name, root| {
         let machine = load(root);
         let Some(host) = lscpu(root) else {
             eprintln!("SKIPPED: {name}: this lscpu prints rows without a CPU for the host itself");
