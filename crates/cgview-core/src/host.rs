@@ -160,7 +160,9 @@ mod tests {
         assert_eq!(host.nodes.iter().map(|node| node.number).collect::<Vec<_>>(), [0, 1]);
         assert_eq!(host.node(1).map(|node| node.total), Some(Bytes(4 << 20)));
         assert_eq!(host.node(1).map(|node| node.cpus.len()), Some(0));
+        // Without memory.
         assert_eq!(host.node(0).map(|node| node.total), Some(Bytes::ZERO));
+        assert_eq!(HostNode::parse(3, b"", b"Node 3 MemFree: 4 kB\n").unwrap().total, Bytes::ZERO);
         assert_eq!(host.node(2), None);
         assert_eq!((host.online.len(), host.memory.swap_total), (3, Bytes(2048)));
         assert_eq!((host.memory.available, host.memory.huge_pages), (Bytes(8192), 7));

@@ -47,7 +47,7 @@ pub(crate) fn read(host: &Host, meminfo: &[u8], known: &Mutex<Nodes>) -> Result<
 }
 
 fn read_nodes(host: &Host, text: &mut Vec<u8>) -> Result<Vec<HostNode>> {
-    let mut nodes = Vec::new();
+    let (mut nodes, mut meminfo) = (Vec::new(), Vec::new());
     if !host.has(NODES) {
         return Ok(nodes);
     }
@@ -57,22 +57,12 @@ fn read_nodes(host: &Host, text: &mut Vec<u8>) -> Result<Vec<HostNode>> {
         };
         let path = format!("{NODES}/{name}/cpulist");
         host.read(&path, text)?;
-        let cpus = Mask::parse_list(text).map_err(|source| Error::parse(&path, source))?;
-        host.read(&format!("{NODES}/{name}/meminfo"), text)?;
-        nodes.push(HostNode { number, cpus, total: node_total(text) });
+        host.read(&format!("{NODES}/{name}/meminfo"), &mut meminfo)?;
+        let node = HostNode::parse(number, text, &meminfo);
+        nodes.push(node.map_err(|source| Error::parse(&path, source))?);
     }
     nodes.sort_by_key(|node| node.number);
     Ok(nodes)
-}
-
-/// The `MemTotal` of a node's `meminfo`, whose lines begin with `Node 0 `. Zero if it is missing: such a
-/// node has no memory.
-fn node_total(meminfo: &[u8]) -> Bytes {
-    let total = meminfo.split(|&byte| byte == b'\n').find_map(|line| {
-        let mut words = std::str::from_utf8(line).ok()?.split_whitespace().skip(2);
-        (words.next()? == "MemTotal:").then(|| words.next()?.parse().ok())?
-    });
-    Bytes::from_kib(total.unwrap_or(0))
 }
 
 /// The size of a page.
@@ -120,11 +110,5 @@ mod tests {
         assert_eq!(uptime(b"7\n"), Ok(Usec(7_000_000)));
         assert!(uptime(b"").is_err());
         assert!(uptime(b"-1.00\n").is_err());
-    }
-
-    #[test]
-    fn the_total_of_a_node_is_in_kib() {
-        assert_eq!(node_total(b"Node 1 MemTotal:       1024 kB\n"), Bytes(1 << 20));
-        assert_eq!(node_total(b"Node 1 MemFree:        1024 kB\n"), Bytes(0));
     }
 }
