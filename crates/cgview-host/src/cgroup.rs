@@ -152,10 +152,16 @@ impl CgroupDir {
         if result == Err(Errno::NODEV) {
             return Err(self.vanished());
         }
-        if let Some(token) = at.budget.take(1) {
+        if let Some(token) = self.keeps(shape).then(|| at.budget.take(1)).flatten() {
             self.remember(name, Slot::Kept(Arc::new((file, token))));
         }
         self.readable(name, result)
+    }
+
+    /// Whether a descriptor may be read twice. v1 makes a list of pids when it is opened, and shows the same
+    /// one for as long as it is read at least once a second (`cgroup_pidlist_start()`).
+    fn keeps(&self, shape: Shape) -> bool {
+        shape == Shape::Whole || self.version() == Version::V2
     }
 
     fn readable(&self, name: &str, result: Result<(), Errno>) -> Result<bool> {

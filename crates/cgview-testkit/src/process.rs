@@ -119,6 +119,10 @@ impl Spawn {
     /// The child: a thread of the test waits for it, and it for the process itself. It is what a runtime is
     /// to a container: outside of the cgroup, and of the namespaces but those that only a child can be in.
     fn supervise(self, mut told: PipeWriter, body: impl FnOnce() -> i32) -> i32 {
+        // What libtest captures of a test would be lost with the child.
+        std::panic::set_hook(Box::new(|panic| {
+            let _ = rustix::io::write(rustix::stdio::stderr(), format!("{panic}\n").as_bytes());
+        }));
         set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
         self.enter(FOR_CHILDREN);
         if let Some(seconds) = self.boottime {
