@@ -54,9 +54,7 @@ impl Container {
 
 /// Runs something in a thread that has no `CAP_SYS_RESOURCE`: the kernel keeps the rights of the one that
 /// opened a file with the file.
-fn unprivileged<T: Send>(
-    run: impl FnOnce() -> Result<T, Errno> + Send,
-) -> Result<T, Errno> {
+fn unprivileged<T: Send>(run: impl FnOnce() -> Result<T, Errno> + Send) -> Result<T, Errno> {
     let without = || {
         let mut sets = capabilities(None)?;
         sets.effective.remove(CapabilitySet::SYS_RESOURCE);
@@ -64,8 +62,10 @@ fn unprivileged<T: Send>(
         run()
     };
     std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("trigger".into()).spawn_scoped(scope, without);
-        let thread = thread.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::NOMEM))?;
+        let thread =
+            std::thread::Builder::new().name("trigger".into()).spawn_scoped(scope, without);
+        let thread =
+            thread.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::NOMEM))?;
         thread.join().unwrap_or(Err(Errno::IO))
     })
 }
