@@ -40,7 +40,11 @@ pub(crate) struct CgroupDir {
 #[derive(Clone, Debug)]
 enum Slot {
     Kept(Arc<(OwnedFd, Token)>),
-    Absent { since: Usec },
+    /// It is there, and opened for each read.
+    Present,
+    Absent {
+        since: Usec,
+    },
 }
 
 /// How the kernel makes a file's text.
@@ -85,7 +89,15 @@ impl CgroupDir {
 
     /// Where a file is, as the host names it.
     pub(crate) fn path_of(&self, name: &str) -> String {
-        format!("{}/{name}", self.path)
+        format!("{}/{}", self.path, self.bare(name))
+    }
+
+    /// A file's name here: without the controller where the hierarchy was mounted with `noprefix`.
+    fn bare<'n>(&self, name: &'n str) -> &'n str {
+        match name.split_once('.') {
+            Some((controller, bare)) if self.bare_names && controller != "cgroup" => bare,
+            _ => name,
+        }
     }
 
     /// Where the directory is, as the host names it.
@@ -126,8 +138,9 @@ impl CgroupDir {
         shape: Shape,
         text: &mut Vec<u8>,
     ) -> Result<bool> {
-        match self.slot(name) {
-            Some(Slot::Absent { since }) if at.now.saturating_sub(since) < ABSENT_FOR => {
+        let known = self.slot(name);
+        match &known {
+            Some(Slot::Absent { since }) if at.now.saturating_sub(*since) < ABSENT_FOR => {
                 return Ok(false);
             }
             Some(Slot::Kept(kept)) => match shape.read(&kept.0, text) {
@@ -135,7 +148,7 @@ impl CgroupDir {
                 Err(Errno::NODEV) => self.forget(name),
                 result => return self.readable(name, result),
             },
-            Some(Slot::Absent { .. }) | None => {}
+            Some(Slot::Absent { .. } | Slot::Present) | None => {}
         }
         let file = match self.open_file(at.root, name) {
             Ok(file) => file,
@@ -152,8 +165,10 @@ impl CgroupDir {
         if result == Err(Errno::NODEV) {
             return Err(self.vanished());
         }
-        if let Some(token) = self.keeps(shape).then(|| at.budget.take(1)).flatten() {
-            self.remember(name, Slot::Kept(Arc::new((file, token))));
+        match self.keeps(shape).then(|| at.budget.take(1)).flatten() {
+            Some(token) => self.remember(name, Slot::Kept(Arc::new((file, token)))),
+            None if matches!(known, Some(Slot::Present)) => {}
+            None => self.remember(name, Slot::Present),
         }
         self.readable(name, result)
     }
@@ -174,10 +189,7 @@ impl CgroupDir {
     }
 
     fn open_file(&self, root: &Root, name: &str) -> Result<OwnedFd, Errno> {
-        let name = match name.split_once('.') {
-            Some((_, bare)) if self.bare_names => bare,
-            _ => name,
-        };
+        let name = self.bare(name);
         if let Some((dir, _)) = &self.dir {
             return root.open_at(dir.as_fd(), name);
         }
@@ -186,6 +198,13 @@ impl CgroupDir {
             return Err(Errno::NODEV);
         }
         root.open_at(dir.as_fd(), name)
+    }
+
+    /// The names of the files that were read, and were there.
+    pub(crate) fn known_files(&self) -> Vec<String> {
+        let files = self.files.read();
+        let there = files.iter().filter(|(_, slot)| !matches!(slot, Slot::Absent { .. }));
+        there.map(|(name, _)| String::from(&**name)).collect()
     }
 
     fn slot(&self, name: &str) -> Option<Slot> {

@@ -43,7 +43,7 @@ pub(crate) fn read(host: &Host, meminfo: &[u8], known: &Mutex<Nodes>) -> Result<
     }
     let nodes = known.nodes.clone();
     drop(known);
-    Ok(HostFacts { memory, online, nodes, page_size: page_size(host, &memory, &mut text) })
+    Ok(HostFacts { memory, online, nodes, page_size: page_size(host, meminfo, &mut text) })
 }
 
 fn read_nodes(host: &Host, text: &mut Vec<u8>) -> Result<Vec<HostNode>> {
@@ -67,24 +67,40 @@ fn read_nodes(host: &Host, text: &mut Vec<u8>) -> Result<Vec<HostNode>> {
 
 /// The size of a page.
 ///
-/// A captured tree may be of another machine, and no file of `/proc` says it. But its free memory is there
-/// twice: in KiB, and, a moment later, in pages; so it is the power of two that fits best.
-fn page_size(host: &Host, memory: &HostMemory, text: &mut Vec<u8>) -> Bytes {
+/// A captured tree may be of another machine, and no file of `/proc` says it. But some memory is told twice:
+/// in KiB, and, a moment later, in pages; so it is the power of two that fits best.
+fn page_size(host: &Host, meminfo: &[u8], text: &mut Vec<u8>) -> Bytes {
     let own = Bytes(rustix::param::page_size() as u64);
     if host.procfs || host.read("/proc/vmstat", text).is_err() {
         return own;
     }
-    let pages = text.split(|&byte| byte == b'\n').find_map(|line| {
-        let pages = line.strip_prefix(b"nr_free_pages ")?;
-        std::str::from_utf8(pages).ok()?.trim().parse::<u64>().ok()
-    });
-    let Some(pages) = pages.filter(|&pages| pages > 0) else { return own };
-    let free = memory.free.0;
-    // From 4 KiB to 256 KiB, as far as any architecture goes.
-    (12..=18)
-        .map(|bits| 1u64 << bits)
-        .min_by_key(|size| pages.saturating_mul(*size).abs_diff(free))
+    TWICE
+        .into_iter()
+        .filter_map(|(line, counter)| {
+            Some((number_after(meminfo, line)?, number_after(text, counter)?))
+        })
+        .filter(|&(kib, pages)| kib > 0 && pages > 0)
+        // The more there is of it, the less a moment matters.
+        .max_by_key(|&(_, pages)| pages)
+        .and_then(|(kib, pages)| {
+            // From 4 KiB to 256 KiB, as far as any architecture goes.
+            let sizes = (12..=18).map(|bits| 1u64 << bits);
+            sizes.min_by_key(|size| pages.saturating_mul(*size).abs_diff(kib.saturating_mul(1024)))
+        })
         .map_or(own, Bytes)
+}
+
+/// Lines of `/proc/meminfo` and the counters of `/proc/vmstat` that they are made from. Free memory is not
+/// one: a balloon may be in one number and not in the other.
+const TWICE: [(&str, &str); 3] =
+    [("AnonPages:", "nr_anon_pages "), ("Mapped:", "nr_mapped "), ("Shmem:", "nr_shmem ")];
+
+/// The number behind the beginning of a line.
+fn number_after(text: &[u8], line: &str) -> Option<u64> {
+    text.split(|&byte| byte == b'\n').find_map(|found| {
+        let rest = std::str::from_utf8(found.strip_prefix(line.as_bytes())?).ok()?;
+        rest.split_whitespace().next()?.parse().ok()
+    })
 }
 
 /// Reads the first number of `/proc/uptime`: seconds with two decimals.

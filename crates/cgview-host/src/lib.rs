@@ -13,6 +13,7 @@
 
 mod budget;
 mod caller;
+mod capture;
 mod cgroup;
 mod container;
 mod error;

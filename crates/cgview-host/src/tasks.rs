@@ -18,6 +18,9 @@ use crate::{
 /// How many tasks are asked for their state in one pass. Of more, an even sample is.
 pub const TASK_BUDGET: usize = 1024;
 
+/// A list of tasks: its path, and its text.
+pub(crate) type TaskList = (String, Vec<u8>);
+
 /// How many cgroups below a container are visited in one pass.
 const CGROUPS: usize = 4096;
 
@@ -46,17 +49,17 @@ impl Host {
         )
     }
 
-    /// Calls `visit` with the text of a list of pids, of a cgroup and then of all cgroups below it, until
-    /// it returns false.
+    /// Calls `visit` with a list of pids, and the directory that it is of: a cgroup's, and then those of all
+    /// cgroups below it, until it returns false.
     fn walk(
         &self,
         at: &Access<'_>,
         top: &CgroupDir,
         name: &str,
-        mut visit: impl FnMut(&[u8]) -> bool,
+        mut visit: impl FnMut(&str, &[u8]) -> bool,
     ) -> Result<()> {
         let mut text = Vec::new();
-        if top.read_list(at, name, &mut text)? && !visit(&text) {
+        if top.read_list(at, name, &mut text)? && !visit(top.path(), &text) {
             return Ok(());
         }
         let mut dirs = vec![top.path().to_owned()];
@@ -69,7 +72,9 @@ impl Host {
                     return Ok(());
                 }
                 let child = format!("{dir}/{child}");
-                if self.root.read(&format!("{child}/{name}"), &mut text).is_ok() && !visit(&text) {
+                if self.root.read(&format!("{child}/{name}"), &mut text).is_ok()
+                    && !visit(&child, &text)
+                {
                     return Ok(());
                 }
                 dirs.push(child);
@@ -89,30 +94,47 @@ impl Container {
     ///
     /// [`Error::Vanished`] if the cgroup was removed, and [`Error::Read`].
     pub fn active_tasks(&self, host: &Host) -> Result<Tasks> {
-        let Some(index) = host.task_hierarchy(self.paths()) else { return all_tasks(host) };
+        let mut tids: Vec<u32> = Vec::new();
+        let walked = self.walk_tasks(host, |_, text| tids.extend(numbers(text)))?;
+        if walked.is_some() { Ok(self.count(host, &tids)) } else { all_tasks(host) }
+    }
+
+    /// The paths and texts of the lists that [`Container::active_tasks`] reads; `None` for the host.
+    pub(crate) fn task_lists(&self, host: &Host) -> Result<Option<Vec<TaskList>>> {
+        let mut lists = Vec::new();
+        let walked =
+            self.walk_tasks(host, |dir, text| lists.push((dir.to_owned(), text.to_vec())))?;
+        Ok(walked.map(|name| {
+            lists.into_iter().map(|(dir, text)| (format!("{dir}/{name}"), text)).collect()
+        }))
+    }
+
+    /// Calls `visit` with the directory and the text of each list of tasks, and gives the name of the lists.
+    /// `None` if the container has no cgroup of its own, being the host.
+    fn walk_tasks(
+        &self,
+        host: &Host,
+        mut visit: impl FnMut(&str, &[u8]),
+    ) -> Result<Option<&'static str>> {
+        let Some(index) = host.task_hierarchy(self.paths()) else { return Ok(None) };
         let levels = self.levels(host, index)?;
-        let Some(top) = levels.first() else { return Ok(Tasks::default()) };
-        let list = match top.version() {
+        let Some(top) = levels.first() else { return Ok(None) };
+        let name = match top.version() {
             Version::V1 => "tasks",
             Version::V2 => "cgroup.threads",
         };
-        let mut tids: Vec<u32> = Vec::new();
-        host.walk(&host.access()?, top, list, |text| {
-            tids.extend(numbers(text));
+        host.walk(&host.access()?, top, name, |dir, text| {
+            visit(dir, text);
             true
         })?;
-        Ok(self.count(host, &tids))
+        Ok(Some(name))
     }
 
     fn count(&self, host: &Host, tids: &[u32]) -> Tasks {
-        let total = tids.len();
-        let sampled = total.min(TASK_BUDGET);
         let mut text = Vec::new();
         let (mut running, mut blocked, mut seen) = (0, 0, 0);
         let mut newest: Option<(Ticks, u32)> = None;
-        let sample = (0..sampled).filter_map(|index| tids.get(index * total / sampled));
-        // The highest number is the newest one's, until numbers begin again.
-        for &tid in sample.chain(tids.iter().max().filter(|_| sampled < total)) {
+        for tid in sampled(tids) {
             // The one thread's file: that of the process sums up the times of all of its threads.
             if host.root.read(&format!("/proc/{tid}/task/{tid}/stat"), &mut text).is_err() {
                 continue;
@@ -126,18 +148,15 @@ impl Container {
             }
             newest = newest.max(Some((stat.starttime, tid)));
         }
+        let total = tids.len() as u64;
         let scale = |count: u64| {
-            let total = total as u64;
-            if sampled as u64 == total || seen == 0 {
-                count
-            } else {
-                (count * total + seen / 2) / seen
-            }
+            let whole = tids.len() <= TASK_BUDGET || seen == 0;
+            if whole { count } else { (count * total + seen / 2) / seen }
         };
         Tasks {
             running: scale(running),
             blocked: scale(blocked),
-            total: total as u64,
+            total,
             last_pid: newest.map_or(0, |(_, tid)| self.inner_pid(host, tid, &mut text)),
         }
     }
@@ -155,6 +174,14 @@ impl Container {
             .and_then(|pid| pid.parse().ok())
             .unwrap_or_else(|| tid.into())
     }
+}
+
+/// The tasks that are asked for their state: all of them, or an even sample and the one with the highest
+/// number, which is the newest one's until numbers begin again.
+pub(crate) fn sampled(tids: &[u32]) -> impl Iterator<Item = u32> {
+    let (total, count) = (tids.len(), tids.len().min(TASK_BUDGET));
+    let sample = (0..count).filter_map(move |index| tids.get(index * total / count));
+    sample.chain(tids.iter().max().filter(move |_| count < total)).copied()
 }
 
 /// The tasks of the host, which counts them itself: `/proc/loadavg` and `/proc/stat`.
@@ -186,7 +213,7 @@ pub(crate) fn oldest(host: &Host, paths: &[Option<String>]) -> Result<Option<Use
     let mut left = PROCESSES;
     let mut stat = Vec::new();
     let mut oldest: Option<Usec> = None;
-    host.walk(&host.access()?, &top, "cgroup.procs", |text| {
+    host.walk(&host.access()?, &top, "cgroup.procs", |_, text| {
         for pid in numbers(text).take(left) {
             left -= 1;
             let process = Process::open(&host.root, pid);

@@ -309,9 +309,9 @@ fn facts_are_those_of_the_tree() {
     fake.file("/sys/devices/system/node/node10/cpulist", "8\n");
     fake.file("/sys/devices/system/node/node10/meminfo", "Node 10 MemTotal:  2048 kB\n");
     fake.file("/sys/devices/system/node/online", "0,10\n");
-    // A machine with pages of 64 KiB, 1 GiB of them free, save what a moment makes of it.
-    fake.file("/proc/meminfo", "MemTotal: 4194304 kB\nMemFree: 1048512 kB\n");
-    fake.file("/proc/vmstat", "nr_free_pages 16385\nnr_zone_inactive_anon 1\n");
+    // A machine with pages of 64 KiB, 1 GiB of them mapped, save what a moment makes of it.
+    fake.file("/proc/meminfo", "MemTotal: 4194304 kB\nMemFree: 9 kB\nMapped: 1048512 kB\n");
+    fake.file("/proc/vmstat", "nr_free_pages 16385\nnr_mapped 16385\nnr_anon_pages 1\n");
     let facts = Host::at(fake.path()).unwrap().facts().unwrap();
     assert_eq!(facts.online.len(), 5);
     let nodes: Vec<_> = facts.nodes.iter().map(|node| (node.number, node.total.kib())).collect();
