@@ -3,6 +3,7 @@
 //! Each subcommand is a module: its arguments, and `run`, which returns the exit status. Data goes
 //! to standard output, all else to standard error.
 
+mod doctor;
 mod generate;
 mod output;
 mod report;
@@ -28,6 +29,7 @@ struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Args),
+    Doctor(doctor::Args),
     Generate(generate::Args),
 }
 
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let result = match args.command {
         Command::Run(args) => run::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Generate(args) => generate::run(&args),
     };
     match result {

@@ -34,6 +34,7 @@ use rustix::{
     thread::UnshareFlags,
 };
 
+pub(crate) use self::cgroup::sweep;
 use self::{
     cgroup::RunCgroups,
     init::{Failure, Init},
@@ -79,7 +80,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         )));
     }
     // Left by runs whose keeper was killed too. Not ours to fail for.
-    let _ = cgroup::sweep();
+    let _ = sweep();
     let view = View::find(&args.view)?;
     let terminal = Terminal::in_foreground();
     // From here on, signals are not the end of this process but something to pass on.
