@@ -3,11 +3,15 @@
 //! Each subcommand is a module: its arguments, and `run`, which returns the exit status. Data goes
 //! to standard output, all else to standard error.
 
+mod diff;
 mod doctor;
+mod file_name;
 mod generate;
 mod output;
 mod report;
 mod run;
+mod show;
+mod source;
 
 use std::process::ExitCode;
 
@@ -20,22 +24,37 @@ use clap::{Parser, Subcommand};
 /// what a process is given and why, and runs commands with such a view.
 #[derive(Debug, Parser)]
 #[command(name = "cgview", version, max_term_width = 100)]
-#[command(after_help = "Exit status: 0 on success, 1 on failure, 2 on wrong usage")]
+#[command(after_help = "Exit status: 0 on success, 1 on failure, 2 on wrong usage. `cgview diff` \
+                        and `cgview run` have more to say by it.")]
 struct Args {
+    /// When to colour the output
+    ///
+    /// `auto` colours what goes to a terminal, unless the environment has a non-empty NO_COLOR.
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    color: output::Color,
+
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Show(show::Args),
+    Diff(diff::Args),
     Run(run::Args),
     Doctor(doctor::Args),
     Generate(generate::Args),
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
-    let result = match args.command {
+    let Args { color, command } = Args::parse();
+    let trouble = match command {
+        Command::Diff(_) => diff::TROUBLE,
+        _ => 1,
+    };
+    let result = match command {
+        Command::Show(args) => show::run(&args),
+        Command::Diff(args) => diff::run(&args, color),
         Command::Run(args) => run::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Generate(args) => generate::run(&args),
@@ -45,7 +64,7 @@ fn main() -> ExitCode {
         Err(error) if report::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             report::error(&error);
-            ExitCode::FAILURE
+            ExitCode::from(trouble)
         }
     }
 }

@@ -38,8 +38,9 @@ pub(super) fn mount_cgroups(dirs: &[PathBuf]) -> anyhow::Result<()> {
     })
 }
 
-/// Binds the files below `mountpoint` over the kernel's.
-pub(super) fn bind_view(mountpoint: &Path) -> anyhow::Result<()> {
+/// Binds the files below `mountpoint` over the kernel's, and takes `own_mounts` mounts away from
+/// there: in this mount namespace only.
+pub(super) fn bind_view(mountpoint: &Path, own_mounts: u32) -> anyhow::Result<()> {
     let mut count = 0;
     bind_files(&mountpoint.join("proc"), Path::new("/proc"), &mut count)?;
     for name in ["cpu", "node"] {
@@ -60,6 +61,10 @@ pub(super) fn bind_view(mountpoint: &Path) -> anyhow::Result<()> {
     }
     if count == 0 {
         bail!("no view is mounted at {}", mountpoint.display());
+    }
+    for _ in 0..own_mounts {
+        unmount(mountpoint, UnmountFlags::DETACH)
+            .with_context(|| format!("cannot unmount {}", mountpoint.display()))?;
     }
     Ok(())
 }

@@ -36,6 +36,8 @@ pub(super) struct Init<'a> {
     pub(super) cgroups: &'a [PathBuf],
     /// The view to attach.
     pub(super) mountpoint: PathBuf,
+    /// How many mounts there nobody else needs to see.
+    pub(super) own_mounts: u32,
     /// The CPUs to stay on.
     pub(super) affinity: Option<&'a Mask>,
 }
@@ -105,7 +107,7 @@ impl Init<'_> {
             .context("cannot create mount and cgroup namespaces")?;
         attach::mount_proc()?;
         attach::mount_cgroups(self.cgroups)?;
-        attach::bind_view(&self.mountpoint)?;
+        attach::bind_view(&self.mountpoint, self.own_mounts)?;
         if let Some(cpus) = self.affinity {
             let mut set = CpuSet::new();
             cpus.iter().for_each(|cpu| set.set(cpu as usize));

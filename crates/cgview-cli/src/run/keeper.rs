@@ -18,7 +18,7 @@ use rustix::{
     thread::set_name,
 };
 
-use super::{cgroup::RunCgroups, process};
+use super::{cgroup::RunCgroups, process, view::View};
 use crate::report;
 
 /// How long the keeper may take to unmount and to remove the cgroups.
@@ -40,12 +40,13 @@ pub(super) struct Keeper {
 impl Keeper {
     /// Starts the keeper and waits until the view is there. If that succeeds, the keeper answers for
     /// `cgroups`.
-    pub(super) fn start(cgroups: &RunCgroups) -> anyhow::Result<Keeper> {
+    pub(super) fn start(cgroups: &RunCgroups, view: &View) -> anyhow::Result<Keeper> {
         let (life_end, life) = io::pipe().context("cannot create a pipe")?;
         let (mut report, report_end) = io::pipe().context("cannot create a pipe")?;
-        let pid =
-            process::fork(&[life.as_fd(), report.as_fd()], || keep(cgroups, life_end, report_end))
-                .context("cannot fork")?;
+        let pid = process::fork(&[life.as_fd(), report.as_fd()], || {
+            keep(cgroups, view, life_end, report_end)
+        })
+        .context("cannot fork")?;
         let mut first = [0; 512];
         let length = report.read(&mut first).context("cannot read from the keeper")?;
         match first.get(..length) {
@@ -81,14 +82,19 @@ impl AsFd for Keeper {
 }
 
 /// The life of the keeper: until `life` is closed at the other end.
-fn keep(cgroups: &RunCgroups, mut life: PipeReader, mut report: PipeWriter) -> i32 {
-    if let Err(error) = leave_the_terminal() {
-        let _ = report.write_all(format!("{error:#}").as_bytes());
-        return 1;
-    }
+fn keep(cgroups: &RunCgroups, view: &View, mut life: PipeReader, mut report: PipeWriter) -> i32 {
+    let served = leave_the_terminal().and_then(|()| view.serve());
+    let served = match served {
+        Ok(served) => served,
+        Err(error) => {
+            let _ = report.write_all(format!("{error:#}").as_bytes());
+            return 1;
+        }
+    };
     let _ = report.write_all(READY);
     // The end, or an error that would not go away: both are the end.
     let _ = life.read(&mut [0]);
+    drop(served);
     match cgroups.remove() {
         Ok(()) => 0,
         Err(error) => {

@@ -62,8 +62,11 @@ pub(crate) struct Args {
     #[command(flatten)]
     size: Size,
 
-    /// Whose view to show: the mountpoint of a running daemon, or auto to look for one
-    #[arg(long, value_name = "auto|PATH", default_value = "auto")]
+    /// Whose view to show: auto, own, or the mountpoint of a running daemon
+    ///
+    /// `auto` takes that of a running cgview-fuse; where none runs, the view is served by the run
+    /// itself, as `own` always does.
+    #[arg(long, value_name = "auto|own|PATH", default_value = "auto")]
     view: Choice,
 
     /// The command and its arguments
@@ -91,7 +94,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         .context("cannot separate the mount namespace from the host's")?;
 
     let cgroups = RunCgroups::create(std::process::id(), &args.size)?;
-    let keeper = match Keeper::start(&cgroups) {
+    let keeper = match Keeper::start(&cgroups, &view) {
         Ok(keeper) => keeper,
         Err(error) => {
             // The first error is the one to tell.
@@ -162,6 +165,7 @@ impl Run<'_> {
             signals: self.signals,
             cgroups: self.cgroups.dirs(),
             mountpoint: self.view.mountpoint().into(),
+            own_mounts: self.view.own_mounts(),
             affinity: self.cgroups.affinity(),
         };
         let init = process::fork(&[start.as_fd(), report.as_fd(), self.keeper.life()], || {
