@@ -8,17 +8,17 @@ use std::{
     io,
     os::{fd::OwnedFd, unix::ffi::OsStrExt as _},
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, SystemTime},
 };
 
 use cgview_core::tree::{Dir, Entry, File};
 use fuser::{
     AccessFlags, BsdFileFlags, Config, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
-    Generation, INodeNo, KernelConfig, LockOwner, OpenAccMode, OpenFlags, PollEvents, PollFlags,
-    PollNotifier, RenameFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry,
-    ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyWrite, ReplyXattr, Request, Session,
-    SessionACL, TimeOrNow, WriteFlags,
+    Generation, INodeNo, KernelConfig, LockOwner, Notifier, OpenAccMode, OpenFlags, PollEvents,
+    PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty,
+    ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyWrite, ReplyXattr, Request,
+    Session, SessionACL, TimeOrNow, WriteFlags,
 };
 use rustix::io::Errno;
 
@@ -36,6 +36,14 @@ const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
 /// from the largest write; a machine of 512 CPUs has a `cpuinfo` of 700 KiB.
 const MAX_REQUEST: u32 = 1 << 20;
 
+/// The size of files that the kernel is left with, while readers are told 0 as of any file of procfs.
+///
+/// sendfile(2) and splice(2) of a file without a size end at once with nothing read: since Linux 6.5 they
+/// go through the page cache (`filemap_splice_read()`), even where reads do not. BusyBox's `cat` uses
+/// sendfile(2), and would show an empty file. With a size they ask for pages, are refused (see `read`),
+/// and their callers fall back to read(2).
+const KERNELS_SIZE: u64 = 1;
+
 /// A connection on which the kernel and we have greeted each other.
 #[derive(Debug)]
 pub(crate) struct Connection(Session<ViewFilesystem>);
@@ -50,8 +58,13 @@ impl Connection {
         let mut config = Config::default();
         config.acl = SessionACL::All;
         config.n_threads = Some(threads.max(1));
-        let filesystem = ViewFilesystem { service, since: SystemTime::now() };
-        Session::from_fd(filesystem, connection, SessionACL::All, config).map(Connection)
+        let notifier = Arc::new(OnceLock::new());
+        let filesystem =
+            ViewFilesystem { service, since: SystemTime::now(), notifier: Arc::clone(&notifier) };
+        let session = Session::from_fd(filesystem, connection, SessionACL::All, config)?;
+        // It is empty before, and requests come once the session runs.
+        let _ = notifier.set(session.notifier());
+        Ok(Connection(session))
     }
 
     /// Serves it until its last mount is gone.
@@ -64,6 +77,7 @@ impl Connection {
 struct ViewFilesystem {
     service: Arc<Service>,
     since: SystemTime,
+    notifier: Arc<OnceLock<Notifier>>,
 }
 
 impl ViewFilesystem {
@@ -111,6 +125,15 @@ impl ViewFilesystem {
     }
 }
 
+/// For how long the kernel may keep attributes. What it keeps of a file is not what it may show: see
+/// [`KERNELS_SIZE`].
+fn attributes_ttl(entry: Entry) -> Duration {
+    match entry {
+        Entry::Dir(_) | Entry::Link(_) => FOREVER,
+        Entry::File(_) => Duration::ZERO,
+    }
+}
+
 fn caller(request: &Request) -> Caller {
     Caller { tid: request.pid(), uid: request.uid() }
 }
@@ -149,8 +172,12 @@ impl Filesystem for ViewFilesystem {
             Ok(found) => {
                 // Where the answer depends on who asks, the kernel has to ask each time.
                 let ttl = if Service::is_fixed(found) { FOREVER } else { Duration::ZERO };
-                let attributes = self.attributes(found);
-                reply.entry_with_ttls(&FOREVER, &ttl, &attributes, Generation(0));
+                let mut attributes = self.attributes(found);
+                if matches!(found, Entry::File(_)) {
+                    attributes.size = KERNELS_SIZE;
+                }
+                let attributes_ttl = attributes_ttl(found);
+                reply.entry_with_ttls(&attributes_ttl, &ttl, &attributes, Generation(0));
             }
             Err(errno) => reply.error(errno),
         }
@@ -164,7 +191,15 @@ impl Filesystem for ViewFilesystem {
         reply: ReplyAttr,
     ) {
         match self.answer(Operation::Getattr, |_| entry(ino)) {
-            Ok(entry) => reply.attr(&FOREVER, &self.attributes(entry)),
+            Ok(entry) => {
+                if let (Entry::File(_), Some(notifier)) = (entry, self.notifier.get()) {
+                    // Attributes that were asked for before an invalidation are shown to whoever asked,
+                    // and not kept (fuse_change_attributes()): so the size stays what LOOKUP said. An
+                    // error says that the kernel does not hold the inode, and so nothing of it.
+                    let _ = notifier.inval_inode(ino, -1, 0);
+                }
+                reply.attr(&attributes_ttl(entry), &self.attributes(entry));
+            }
             Err(errno) => reply.error(errno),
         }
     }
@@ -216,9 +251,14 @@ impl Filesystem for ViewFilesystem {
         offset: u64,
         size: u32,
         _flags: OpenFlags,
-        _lock_owner: Option<LockOwner>,
+        lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        if lock_owner.is_none() {
+            // It is not a read(2), which names its owner (fuse_direct_io()), but wants to fill the page
+            // cache, for a page fault or a splice. All containers would share what is in there.
+            return reply.error(fuser::Errno::EIO);
+        }
         let text = self.answer(Operation::Read, |service| {
             service.read(caller(request), file(ino)?, handle.0, offset)
         });
@@ -370,7 +410,7 @@ impl Filesystem for ViewFilesystem {
         // Opening with O_TRUNC sets the size, which is 0 anyway.
         match entry(ino) {
             Ok(entry @ Entry::File(_)) if mode.is_none() && uid.is_none() && gid.is_none() => {
-                reply.attr(&FOREVER, &self.attributes(entry));
+                reply.attr(&attributes_ttl(entry), &self.attributes(entry));
             }
             _ => reply.error(fuser::Errno::EPERM),
         }
