@@ -39,6 +39,9 @@ const ONE: u64 = 1 << SHIFT;
 /// `EXP_1`, `EXP_5` and `EXP_15`.
 const DECAY: [u64; 3] = [1884, 2014, 2037];
 
+/// `exp(-5 s / 10 s)`: what is left of the shortest average of the pressure after a period.
+const DECAY_10S: u64 = 1242;
+
 /// More tasks than any kernel has (`PID_MAX_LIMIT` is 2^22), so that nothing overflows.
 const MOST_TASKS: u64 = 1 << 32;
 
@@ -58,7 +61,8 @@ impl LoadAverage {
     /// container's `cpu.pressure`: if its tasks waited for a CPU less over the last minute, or the last
     /// five, than over the last ten seconds, there was less of a load by as much. If they waited more,
     /// then for that share of the time all `cpus` were busy and at least one more task was waiting. A text
-    /// that says nothing (`psi=0`, v1) leaves the load at the present number.
+    /// that says nothing (`psi=0`, v1) leaves the load at the present number. The averages of the pressure
+    /// have risen from zero since the container started, too, and are scaled up by what they lack.
     ///
     /// The kernel keeps no pressure over 15 minutes; that of five stands for it.
     #[must_use]
@@ -74,6 +78,13 @@ impl LoadAverage {
         let mut averages = [0; 3];
         let levels =
             pressure_of_some(cpu_pressure).map_or([active; 3], |[avg10, avg60, avg300]| {
+                let steady = |waited: u64, decay| {
+                    let risen = ONE - power(decay, periods);
+                    (waited * ONE).checked_div(risen).unwrap_or(waited).min(10_000)
+                };
+                let avg10 = steady(avg10, DECAY_10S);
+                let avg60 = steady(avg60, DECAY[0]);
+                let avg300 = steady(avg300, DECAY[1]);
                 let level = |waited: u64| {
                     let scaled = if waited < avg10 { active * waited / avg10 } else { active };
                     // The pressure is in hundredths of a percent.
@@ -237,6 +248,9 @@ mod tests {
         };
         assert_eq!(of(Usec::ZERO, 4, &line("80.00", "80.00", "81.12")), [400, 400, 400]);
         assert_eq!(of(Usec::ZERO, 4, &line("80.00", "40.00", "8.00")), [200, 40, 40]);
+        // As busy as ever, but only for ten seconds: avg60 and avg300 are on their way.
+        let young = Usec(old.0 - 10_000_000);
+        assert_eq!(of(young, 4, &line("50.57", "12.28", "2.62")), [61, 13, 4]);
         // Idle now; a minute ago somebody waited for half of the time, so two tasks were active then.
         assert_eq!(of(Usec::ZERO, 0, &line("0.00", "50.00", "12.50")), [100, 25, 25]);
     }
