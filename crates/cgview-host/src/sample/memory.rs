@@ -31,8 +31,8 @@ impl Sampler<'_> {
         let Some(usage) = self.number(level, "memory.current")? else { return Ok(None) };
         let max = self.bytes(level, "memory.max")?;
         let high = self.bytes(level, "memory.high")?;
-        let min = self.bytes(level, "memory.min")?;
-        let low = self.bytes(level, "memory.low")?;
+        let min = self.protection(level, "memory.min")?;
+        let low = self.protection(level, "memory.low")?;
         let swap = match self.number(level, "memory.swap.current")? {
             Some(usage) => {
                 Some(Swap { usage: Bytes(usage), max: self.bytes(level, "memory.swap.max")? })
@@ -46,8 +46,8 @@ impl Sampler<'_> {
             usage: Bytes(usage),
             max,
             high,
-            min: protected(min),
-            low: protected(low),
+            min,
+            low,
             swap,
             stat,
         }))
@@ -102,16 +102,18 @@ impl Sampler<'_> {
         })
     }
 
+    /// What a protection covers: `max` is all of it, and no file none. `memory.min` is there since Linux
+    /// 4.18.
+    fn protection(&mut self, level: &CgroupDir, name: &str) -> Result<Bytes> {
+        Ok(match self.limit(level, name)? {
+            Some(Limit::At(bytes)) => Bytes(bytes),
+            Some(Limit::Max) => Bytes(u64::MAX),
+            None => Bytes::ZERO,
+        })
+    }
+
     fn limit_v1(&mut self, level: &CgroupDir, name: &str) -> Result<Option<Limit<Bytes>>> {
         self.parse(level, name, memory_limit_v1)
-    }
-}
-
-/// What a protection covers: `max` is all of it, and no file none.
-fn protected(limit: Limit<Bytes>) -> Bytes {
-    match limit {
-        Limit::At(bytes) => bytes,
-        Limit::Max => Bytes(u64::MAX),
     }
 }
 
