@@ -3,6 +3,7 @@
 //! Each subcommand is a module: its arguments, and `run`, which returns the exit status. Data goes
 //! to standard output, all else to standard error.
 
+mod capture;
 mod diff;
 mod doctor;
 mod file_name;
@@ -43,6 +44,7 @@ enum Command {
     Diff(diff::Args),
     Run(run::Args),
     Doctor(doctor::Args),
+    Capture(capture::Args),
     Generate(generate::Args),
 }
 
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         Command::Diff(args) => diff::run(&args, color),
         Command::Run(args) => run::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Capture(args) => capture::run(&args),
         Command::Generate(args) => generate::run(&args),
     };
     match result {

@@ -2,7 +2,6 @@
 
 use std::{fs, path::Path};
 
-use anyhow::Context;
 use cgview_core::Policy;
 use cgview_fuse::{
     Service,
@@ -27,16 +26,12 @@ pub(crate) struct Source {
 
 /// A service that says what the daemon says, or would say: of this machine, or of another root.
 pub(crate) fn open(host_root: Option<&Path>) -> anyhow::Result<Source> {
-    let settings = match running_daemon() {
-        Some(arguments) => {
-            Settings::load(&arguments).context("cannot use the daemon's settings")?
-        }
+    let root = host_root.unwrap_or(Path::new("/"));
+    let settings = match running_daemons().find(|settings| settings.host_root == root) {
+        Some(settings) => settings,
         None => configuration()?,
     };
-    let host = match host_root {
-        Some(root) => Host::at(root)?,
-        None => Host::live()?,
-    };
+    let host = if root == Path::new("/") { Host::live()? } else { Host::at(root)? };
     // Whoever asks why should not be told something of before.
     let view = ViewSettings { on_error: OnError::Fail, ..settings.view };
     let service = Service::new(host, view);
@@ -46,14 +41,15 @@ pub(crate) fn open(host_root: Option<&Path>) -> anyhow::Result<Source> {
     Ok(Source { service, policy: view.policy })
 }
 
-/// The options that a daemon runs with, if one does.
-fn running_daemon() -> Option<Arguments> {
-    fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+/// The settings of the daemons that run.
+fn running_daemons() -> impl Iterator<Item = Settings> {
+    fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| {
         let comm = fs::read(entry.path().join("comm")).ok()?;
         if comm.trim_ascii_end() != b"cgview-fuse" {
             return None;
         }
         let line = fs::read_to_string(entry.path().join("cmdline")).ok()?;
-        Arguments::try_parse_from(line.split_terminator('\0')).ok()
+        let arguments = Arguments::try_parse_from(line.split_terminator('\0')).ok()?;
+        Settings::load(&arguments).ok()
     })
 }
