@@ -17,8 +17,8 @@ use fuser::{
     AccessFlags, BsdFileFlags, Config, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
     Generation, INodeNo, KernelConfig, LockOwner, Notifier, OpenAccMode, OpenFlags, PollEvents,
     PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty,
-    ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyWrite, ReplyXattr, Request,
-    Session, SessionACL, TimeOrNow, WriteFlags,
+    ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr,
+    Request, Session, SessionACL, TimeOrNow, Version, WriteFlags,
 };
 use rustix::io::Errno;
 
@@ -36,14 +36,6 @@ const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
 /// from the largest write; a machine of 512 CPUs has a `cpuinfo` of 700 KiB.
 const MAX_REQUEST: u32 = 1 << 20;
 
-/// The size of files that the kernel is left with, while readers are told 0 as of any file of procfs.
-///
-/// sendfile(2) and splice(2) of a file without a size end at once with nothing read: since Linux 6.5 they
-/// go through the page cache (`filemap_splice_read()`), even where reads do not. BusyBox's `cat` uses
-/// sendfile(2), and would show an empty file. With a size they ask for pages, are refused (see `read`),
-/// and their callers fall back to read(2).
-const KERNELS_SIZE: u64 = 1;
-
 /// A connection on which the kernel and we have greeted each other.
 #[derive(Debug)]
 pub(crate) struct Connection(Session<ViewFilesystem>);
@@ -59,10 +51,14 @@ impl Connection {
         config.acl = SessionACL::All;
         config.n_threads = Some(threads.max(1));
         let notifier = Arc::new(OnceLock::new());
-        let filesystem =
-            ViewFilesystem { service, since: SystemTime::now(), notifier: Arc::clone(&notifier) };
+        let filesystem = ViewFilesystem {
+            service,
+            since: SystemTime::now(),
+            sizes: Sizes::Hidden,
+            notifier: Arc::clone(&notifier),
+        };
         let session = Session::from_fd(filesystem, connection, SessionACL::All, config)?;
-        // It is empty before, and requests come once the session runs.
+        // It was empty.
         let _ = notifier.set(session.notifier());
         Ok(Connection(session))
     }
@@ -73,10 +69,34 @@ impl Connection {
     }
 }
 
+/// The size that the kernel is told of each file when it looks it up, where [`Sizes::Hidden`] holds: any but
+/// zero would do.
+const HIDDEN_SIZE: u64 = 4096;
+
+/// How the kernel is kept from taking files for empty.
+///
+/// Files have size 0, as those of procfs. Since Linux 6.5, however, sendfile(2) and splice(2) go through the
+/// page cache even of files that are opened for direct I/O (`filemap_splice_read()`): they find that the
+/// file has no bytes, and `cat` of busybox writes nothing. So there the kernel's own idea of the size is
+/// another one than what stat(2) tells, and then such a read comes to us. It is refused, since what it got
+/// would be kept and given to other containers' readers; with `EINVAL`, which means to all programs that
+/// they have to read(2).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Sizes {
+    /// The kernel knows that files have size 0.
+    Known,
+    /// The kernel takes files for [`HIDDEN_SIZE`] bytes long, and has to ask for the size of each stat(2).
+    Hidden,
+}
+
+/// The minor version of the protocol in Linux 6.2, and still in 6.5: 7.38.
+const SPLICES_BY_PAGE_CACHE: u32 = 38;
+
 #[derive(Debug)]
 struct ViewFilesystem {
     service: Arc<Service>,
     since: SystemTime,
+    sizes: Sizes,
     notifier: Arc<OnceLock<Notifier>>,
 }
 
@@ -99,6 +119,22 @@ impl ViewFilesystem {
         }
     }
 
+    /// Whether the kernel is not to know the size of an entry.
+    fn hides_size(&self, entry: Entry) -> bool {
+        self.sizes == Sizes::Hidden && matches!(entry, Entry::File(_))
+    }
+
+    /// What the kernel keeps of an entry, and for how long it may tell others so.
+    fn kept_attributes(&self, entry: Entry) -> (FileAttr, Duration) {
+        let attributes = self.attributes(entry);
+        if self.hides_size(entry) {
+            (FileAttr { size: HIDDEN_SIZE, ..attributes }, Duration::ZERO)
+        } else {
+            (attributes, FOREVER)
+        }
+    }
+
+    /// What stat(2) tells of an entry.
     fn attributes(&self, entry: Entry) -> FileAttr {
         let (kind, perm, nlink) = match entry {
             Entry::Dir(_) => (FileType::Directory, 0o555, 2),
@@ -122,15 +158,6 @@ impl ViewFilesystem {
             blksize: 4096,
             flags: 0,
         }
-    }
-}
-
-/// For how long the kernel may keep attributes. What it keeps of a file is not what it may show: see
-/// [`KERNELS_SIZE`].
-fn attributes_ttl(entry: Entry) -> Duration {
-    match entry {
-        Entry::Dir(_) | Entry::Link(_) => FOREVER,
-        Entry::File(_) => Duration::ZERO,
     }
 }
 
@@ -161,6 +188,9 @@ impl Filesystem for ViewFilesystem {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
         // Refused only where fuser's own bound is lower, and then that one stays.
         let _ = config.set_max_write(MAX_REQUEST);
+        if config.kernel_abi() < Version(7, SPLICES_BY_PAGE_CACHE) {
+            self.sizes = Sizes::Known;
+        }
         Ok(())
     }
 
@@ -172,12 +202,8 @@ impl Filesystem for ViewFilesystem {
             Ok(found) => {
                 // Where the answer depends on who asks, the kernel has to ask each time.
                 let ttl = if Service::is_fixed(found) { FOREVER } else { Duration::ZERO };
-                let mut attributes = self.attributes(found);
-                if matches!(found, Entry::File(_)) {
-                    attributes.size = KERNELS_SIZE;
-                }
-                let attributes_ttl = attributes_ttl(found);
-                reply.entry_with_ttls(&attributes_ttl, &ttl, &attributes, Generation(0));
+                let (attributes, kept) = self.kept_attributes(found);
+                reply.entry_with_ttls(&kept, &ttl, &attributes, Generation(0));
             }
             Err(errno) => reply.error(errno),
         }
@@ -187,21 +213,27 @@ impl Filesystem for ViewFilesystem {
         &self,
         _request: &Request,
         ino: INodeNo,
-        _handle: Option<FileHandle>,
+        handle: Option<FileHandle>,
         reply: ReplyAttr,
     ) {
-        match self.answer(Operation::Getattr, |_| entry(ino)) {
-            Ok(entry) => {
-                if let (Entry::File(_), Some(notifier)) = (entry, self.notifier.get()) {
-                    // Attributes that were asked for before an invalidation are shown to whoever asked,
-                    // and not kept (fuse_change_attributes()): so the size stays what LOOKUP said. An
-                    // error says that the kernel does not hold the inode, and so nothing of it.
-                    let _ = notifier.inval_inode(ino, -1, 0);
-                }
-                reply.attr(&attributes_ttl(entry), &self.attributes(entry));
-            }
-            Err(errno) => reply.error(errno),
+        let entry = match self.answer(Operation::Getattr, |_| entry(ino)) {
+            Ok(entry) => entry,
+            Err(errno) => return reply.error(errno),
+        };
+        if !self.hides_size(entry) {
+            return reply.attr(&FOREVER, &self.attributes(entry));
         }
+        if handle.is_some() {
+            // Not stat(2) but lseek(2) to the end, which files of procfs do not know.
+            return reply.error(fuser::Errno::EINVAL);
+        }
+        // What we answer is older then than what the kernel knows, and so it is told to whoever asked, but
+        // not kept (`fuse_change_attributes()`).
+        let told = self.notifier.get().map(|notifier| notifier.inval_inode(ino, -1, 0));
+        if let Some(Err(error)) = told {
+            tracing::debug!("cannot keep the kernel from learning a size: {error}");
+        }
+        reply.attr(&Duration::ZERO, &self.attributes(entry));
     }
 
     fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
@@ -254,10 +286,10 @@ impl Filesystem for ViewFilesystem {
         lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        // Only reads for a process have one, and not those for the page cache (`fuse_send_read()`): see
+        // `Sizes`.
         if lock_owner.is_none() {
-            // It is not a read(2), which names its owner (fuse_direct_io()), but wants to fill the page
-            // cache, for a page fault or a splice. All containers would share what is in there.
-            return reply.error(fuser::Errno::EIO);
+            return reply.error(fuser::Errno::EINVAL);
         }
         let text = self.answer(Operation::Read, |service| {
             service.read(caller(request), file(ino)?, handle.0, offset)
@@ -324,6 +356,14 @@ impl Filesystem for ViewFilesystem {
             }
         }
         reply.ok();
+    }
+
+    fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        // As procfs: no blocks at all, and names as long as any (`simple_statfs()`).
+        match self.answer(Operation::Statfs, |_| Ok(())) {
+            Ok(()) => reply.statfs(0, 0, 0, 0, 0, 4096, 255, 0),
+            Err(errno) => reply.error(errno),
+        }
     }
 
     fn write(
@@ -410,7 +450,8 @@ impl Filesystem for ViewFilesystem {
         // Opening with O_TRUNC sets the size, which is 0 anyway.
         match entry(ino) {
             Ok(entry @ Entry::File(_)) if mode.is_none() && uid.is_none() && gid.is_none() => {
-                reply.attr(&attributes_ttl(entry), &self.attributes(entry));
+                let (attributes, kept) = self.kept_attributes(entry);
+                reply.attr(&kept, &attributes);
             }
             _ => reply.error(fuser::Errno::EPERM),
         }
