@@ -80,7 +80,7 @@ const HIDDEN_SIZE: u64 = 4096;
 /// file has no bytes, and `cat` of busybox writes nothing. So there the kernel's own idea of the size is
 /// another one than what stat(2) tells, and then such a read comes to us. It is refused, since what it got
 /// would be kept and given to other containers' readers; with `EINVAL`, which means to all programs that
-/// they have to read(2).
+/// they have to read(2). Since Linux 7.0 they get `EIO`, whatever we say.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Sizes {
     /// The kernel knows that files have size 0.

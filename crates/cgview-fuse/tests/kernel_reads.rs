@@ -55,7 +55,16 @@ fn a_container_reads_its_own_numbers() {
     let cgroup = tree.cgroup("container");
     cgroup.limit_memory(256 * MIB).limit_cpu(50_000);
     let daemon = Daemon::start(&[]);
-    let read = |file: &str| daemon.in_container(&cgroup, &format!("cat {file}"));
+    // All files in one go: entering a container takes its time on a slow machine.
+    let files = "/proc/meminfo /proc/cpuinfo /proc/stat /proc/uptime /proc/loadavg /proc/slabinfo \
+                 /proc/vmstat /proc/swaps /sys/devices/system/cpu/online \
+                 /sys/devices/system/cpu/possible";
+    let script = format!("sh -c 'for file in {files}; do echo \"== $file\"; cat $file; done'");
+    let output = daemon.in_container(&cgroup, &script);
+    let read = |file: &str| {
+        let (_, text) = output.split_once(&format!("== {file}\n")).unwrap();
+        text.split_once("== ").map_or(text, |(text, _)| text).to_owned()
+    };
 
     let meminfo = read("/proc/meminfo");
     assert_eq!(field(&meminfo, "MemTotal:"), 256 * 1024);
@@ -88,8 +97,9 @@ fn a_container_reads_its_own_numbers() {
     let words: Vec<_> = loadavg.split_whitespace().collect();
     assert!(words[0].parse::<f64>().unwrap() < 2.0, "{loadavg}");
     let (running, total) = words[3].split_once('/').unwrap();
-    assert!(running.parse::<u32>().unwrap() <= 1 && total == "1", "{loadavg}");
-    assert_eq!(words[4], "1", "{loadavg}");
+    // The shell, and cat.
+    assert!(running.parse::<u32>().unwrap() <= 1 && total == "2", "{loadavg}");
+    assert!(words[4].parse::<u32>().unwrap() < 100, "{loadavg}");
 
     let slabinfo = read("/proc/slabinfo");
     assert_eq!(slabinfo.lines().count(), 2, "{slabinfo}");
@@ -145,19 +155,24 @@ fn a_load_of_known_size_is_seen() {
     let cgroup = tree.cgroup("container");
     cgroup.limit_cpu(20_000);
     let daemon = Daemon::start(&[]);
-    let burn = "while :; do :; done & while :; do :; done & sleep 3; cat /proc/stat; sleep 3; \
-                cat /proc/stat; cat /proc/loadavg; sleep 11; cat /proc/loadavg";
+    let burn = "while :; do :; done & while :; do :; done & sleep 3; cat /proc/stat /proc/uptime; \
+                sleep 3; cat /proc/stat /proc/uptime; cat /proc/loadavg; sleep 11; cat /proc/loadavg";
     let output = daemon.in_container(&cgroup, &format!("sh -c '{burn}'"));
 
-    let second = output.match_indices("cpu  ").nth(1).unwrap().0;
-    let before = cpu_times(&output[..second])["cpu"].clone();
-    let after = cpu_times(&output[second..])["cpu"].clone();
+    let (first, second) = output.split_at(output.match_indices("cpu  ").nth(1).unwrap().0);
+    let (before, after) = (cpu_times(first)["cpu"].clone(), cpu_times(second)["cpu"].clone());
     let grown: Vec<u64> = after.iter().zip(&before).map(|(after, before)| after - before).collect();
-    // Three seconds of a fifth of a CPU; a machine that is busy elsewhere may give less.
+    // The shell has a fifth of a CPU too, so it takes its time.
+    let uptime = |text: &str| -> f64 {
+        let line = text.lines().find(|line| line.split(' ').all(|word| word.contains('.')));
+        line.unwrap().split(' ').next().unwrap().parse().unwrap()
+    };
+    let capacity = (uptime(second) - uptime(first)) * 20.0;
     let total: u64 = grown.iter().sum();
     let busy = grown[0] + grown[2];
-    assert!((45..=90).contains(&total), "{grown:?} {output}");
-    assert!(busy * 10 >= total * 5, "{grown:?} {output}");
+    assert!((capacity - total as f64).abs() < 10.0 + capacity / 10.0, "{capacity} {grown:?}");
+    // A machine that is busy elsewhere may give less than half of it.
+    assert!(busy * 10 >= total * 4, "{grown:?} {output}");
 
     let loads: Vec<f64> = output
         .lines()
@@ -350,7 +365,8 @@ fn sendfile_never_takes_a_file_for_empty() {
         let file = File::open(&path).unwrap();
         match rustix::fs::sendfile(copy.as_file(), &file, None, 1 << 16) {
             Ok(sent) => assert!(sent > 100, "{sent}"),
-            Err(errno) => assert_eq!(errno, Errno::INVAL),
+            // Since Linux 7.0 it is another one, whatever the answer to the read was.
+            Err(errno) => assert!(matches!(errno, Errno::INVAL | Errno::IO), "{errno}"),
         }
     };
     let stat = || assert_eq!(fs::metadata(&path).unwrap().len(), 0);
