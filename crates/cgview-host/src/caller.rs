@@ -16,7 +16,7 @@ use crate::{
     hierarchy::below,
     host::Host,
     process::Process,
-    root::read_all,
+    root::read_once,
 };
 
 /// How long a caller whose cgroups did not change is taken to be who it was. What else can change is
@@ -37,7 +37,8 @@ impl Caller {
     fn find(host: &Host, process: &Process, membership: &[u8]) -> Result<Caller> {
         let own = host.absolute_paths(process.pid(), membership)?;
         // The host's first process is no container's init.
-        let foreign = process.namespace("pid")?.filter(|&own| Some(own) != host.pid_namespace);
+        let foreign =
+            host.namespace_of(process, "pid")?.filter(|&own| Some(own) != host.pid_namespace);
         let init = match foreign {
             Some(namespace) => host.inits.of(host, namespace, process, &own)?,
             None => None,
@@ -55,7 +56,7 @@ impl Caller {
         if stray {
             // Where it is not below its init's cgroup, its own cgroup namespace decides, and else its
             // own cgroup.
-            let namespace = process.namespace("cgroup")?;
+            let namespace = host.namespace_of(process, "cgroup")?;
             let roots = if namespace.is_some() && namespace != host.cgroup_namespace {
                 aged = true;
                 host.namespace_roots(process, &own)
@@ -127,7 +128,7 @@ impl Host {
 }
 
 fn read_membership(file: &OwnedFd, tid: u32, text: &mut Vec<u8>) -> Result<()> {
-    read_all(file.as_fd(), text).map_err(|errno| match errno {
+    read_once(file.as_fd(), text).map_err(|errno| match errno {
         Errno::SRCH => Error::Gone { pid: tid },
         errno => Error::read(format!("/proc/{tid}/cgroup"), errno),
     })

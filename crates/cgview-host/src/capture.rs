@@ -172,7 +172,7 @@ impl<'a> Capture<'a> {
         )?;
         self.write_stat(process)?;
 
-        let namespace = process.namespace("cgroup")?;
+        let namespace = self.host.namespace_of(process, "cgroup")?;
         if process.pid() != 1 {
             for name in ["pid", "cgroup", "time", "time_for_children"] {
                 if let Some(namespace) = process.namespace(name)? {

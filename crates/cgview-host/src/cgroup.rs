@@ -247,3 +247,63 @@ pub(crate) struct Access<'a> {
     pub(crate) budget: &'a Budget,
     pub(crate) now: Usec,
 }
+
+#[cfg(test)]
+mod tests {
+    use cgview_core::{Snapshot, view::Parts};
+    use cgview_testkit::{FakeHost, FakeProcess};
+
+    use crate::{Host, budget::Budget};
+
+    #[test]
+    fn without_descriptors_to_keep_everything_is_read_all_the_same() {
+        let mut fake = FakeHost::new();
+        fake.mount_v2("/sys/fs/cgroup");
+        fake.process(&FakeProcess { pid: 100, cgroup: "0::/app\n", ..FakeProcess::default() });
+        fake.file("/sys/fs/cgroup/app/pids.current", "3\n");
+        fake.file("/sys/fs/cgroup/app/pids.max", "10\n");
+        fake.file("/sys/fs/cgroup/app/cgroup.threads", "100\n");
+        let sample = |budget| {
+            let mut host = Host::at(fake.path()).unwrap();
+            host.budget = Budget::new(budget);
+            let mut kept = host.keep(100).unwrap();
+            let mut snapshot = Snapshot::default();
+            for _ in 0..2 {
+                kept.check(&host)
+                    .unwrap()
+                    .container
+                    .sample(&host, Parts::ALL, &mut snapshot)
+                    .unwrap();
+            }
+            format!("{snapshot:?}")
+        };
+        let expected = sample(1000);
+        assert!(expected.contains("current: 3") && expected.contains("total: 1"), "{expected}");
+        for budget in 0..8 {
+            assert_eq!(sample(budget), expected, "{budget}");
+        }
+    }
+
+    #[test]
+    fn a_cgroup_of_the_same_name_is_another_one() {
+        let mut fake = FakeHost::new();
+        fake.mount_v2("/sys/fs/cgroup");
+        fake.process(&FakeProcess { pid: 100, cgroup: "0::/app\n", ..FakeProcess::default() });
+        fake.file("/sys/fs/cgroup/app/pids.current", "3\n");
+        for budget in [0, 1000] {
+            let mut host = Host::at(fake.path()).unwrap();
+            host.budget = Budget::new(budget);
+            let container = host.caller(100).unwrap().container;
+            let levels = container.levels(&host, 0).unwrap();
+            let at = host.access().unwrap();
+            assert!(levels[0].read(&at, "pids.current", &mut Vec::new()).unwrap());
+            // The old one is kept, so that its inode is not given to the new one.
+            let app = fake.path().join("sys/fs/cgroup/app");
+            let old = fake.path().join(format!("old-{budget}"));
+            std::fs::rename(&app, &old).unwrap();
+            fake.file("/sys/fs/cgroup/app/pids.current", "4\n");
+            assert!(!levels[0].is_alive(&host.root));
+            assert!(levels[0].read(&at, "pids.max", &mut Vec::new()).is_err());
+        }
+    }
+}

@@ -407,3 +407,64 @@ pub(crate) fn join(base: &str, relative: &str) -> Option<String> {
     }
     Some(format!("/{}", names.join("/")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn below_goes_by_whole_names() {
+        assert_eq!(below("/a/b", "/a"), Some("/b"));
+        assert_eq!(below("/a", "/a"), Some(""));
+        assert_eq!(below("/ab", "/a"), None);
+        assert_eq!(below("/a", "/a/b"), None);
+        assert_eq!(below("/a", "/"), Some("/a"));
+        assert_eq!(below("/", "/"), Some(""));
+        assert_eq!((parent("/a/b"), parent("/a"), parent("/")), (Some("/a"), Some("/"), None));
+    }
+
+    #[test]
+    fn what_is_outside_of_a_namespace_is_found_from_its_root() {
+        assert_eq!(join("/", "/a").as_deref(), Some("/a"));
+        assert_eq!(join("/a/b", "/").as_deref(), Some("/a/b"));
+        assert_eq!(join("/a/b", "/../c").as_deref(), Some("/a/c"));
+        assert_eq!(join("/a/b", "/../../..").as_deref(), None);
+    }
+
+    #[test]
+    fn roots_of_namespaces_are_what_two_views_differ_by() {
+        let absolute = b"3:cpu,cpuacct:/a/b\n2:memory:/c\n1:name=systemd:/d\n0::/e/f\n";
+        let relative = b"3:cpu,cpuacct:/b\n2:memory:/\n1:name=systemd:/d\n0::/../x\n";
+        let roots = NamespaceRoots::compare(absolute, relative);
+        assert_eq!(roots.of(["cpuacct"].into_iter()), "/a");
+        assert_eq!(roots.of(["memory"].into_iter()), "/c");
+        // The process is outside of it there, and in a hierarchy that is not named.
+        assert_eq!(roots.of([].into_iter()), "/");
+        assert_eq!(roots.of(["pids"].into_iter()), "/");
+    }
+
+    #[test]
+    fn mounts_of_other_kinds_are_passed_over() {
+        let text = b"22 1 8:1 / / rw - ext4 /dev/sda1 rw\n\
+            23 1 0:5 / /proc\xff rw - proc proc rw\n\
+            31 1 0:28 / /cg/a\\040b\\134c rw,nosuid shared:7 master:1 - cgroup cgroup rw,xattr,name=systemd\n\
+            32 1 0:29 /../.. /cg/cpu rw - cgroup none rw,cpu,cpuacct,noprefix\n\
+            33 1 0:30 / /cg/u rw - cgroup2 cgroup2 rw,nsdelegate\n\
+            34 1 0:31 / broken - cgroup2\n";
+        let mounts: Vec<_> = cgroup_mounts(text).collect();
+        let seen: Vec<_> = mounts
+            .iter()
+            .map(|mount| (mount.mount_point.as_str(), mount.root.as_str(), &mount.controllers[..]))
+            .collect();
+        let cpu = ["cpu".to_owned(), "cpuacct".to_owned()];
+        assert_eq!(
+            seen,
+            [
+                ("/cg/a b\\c", "/", &[][..]),
+                ("/cg/cpu", "/../..", &cpu[..]),
+                ("/cg/u", "/", &[][..])
+            ]
+        );
+        assert!(mounts[1].bare_names && !mounts[2].bare_names);
+    }
+}

@@ -102,8 +102,8 @@ impl Host {
         };
 
         let own_cgroup_namespace = match (&own, &first) {
-            (Some(own), Some(first)) if own.namespace("cgroup")? != cgroup_namespace => {
-                namespace::own_roots(&root, own, first)
+            (Some(process), Some(first)) if namespace(&own, "cgroup") != cgroup_namespace => {
+                namespace::own_roots(&root, process, first)
             }
             _ => NamespaceRoots::default(),
         };
@@ -217,10 +217,22 @@ impl Host {
         facts::read(self, meminfo, &self.nodes)
     }
 
+    /// A namespace of a process. The host's first process is in the host's, also where it may not be asked.
+    pub(crate) fn namespace_of(&self, process: &Process, name: &str) -> Result<Option<Namespace>> {
+        match process.namespace(name) {
+            Err(Error::Read { .. }) if process.pid() == 1 => Ok(match name {
+                "pid" => self.pid_namespace,
+                "cgroup" => self.cgroup_namespace,
+                _ => self.time_namespace.0,
+            }),
+            result => result,
+        }
+    }
+
     /// The reader's time namespace, as an offset to the clock that this process reads.
     pub(crate) fn timens(&self, process: &Process, text: &mut Vec<u8>) -> Result<TimensOffsets> {
         let (own, own_offsets) = self.time_namespace;
-        if own.is_some() && process.namespace("time")? == own {
+        if own.is_some() && self.namespace_of(process, "time")? == own {
             return Ok(TimensOffsets::default());
         }
         let offsets = process.timens_offsets(&self.root, text)?;

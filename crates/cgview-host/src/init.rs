@@ -18,7 +18,7 @@ use crate::{
     host::Host,
     ioctl, namespace,
     process::{Namespace, Process},
-    root::read_all,
+    root::read_once,
 };
 
 /// How long the cgroup namespace of an init is taken to be what it was. It changes while a runtime sets a
@@ -105,7 +105,7 @@ impl Init {
     /// [`Error::Gone`] if the init ended, and with it its pid namespace.
     pub(crate) fn paths(&self, host: &Host) -> Result<Paths> {
         let mut text = Vec::new();
-        read_all(self.membership.as_fd(), &mut text).map_err(|errno| match errno {
+        read_once(self.membership.as_fd(), &mut text).map_err(|errno| match errno {
             Errno::SRCH => Error::Gone { pid: self.pid() },
             errno => Error::read(self.process.path("cgroup"), errno),
         })?;

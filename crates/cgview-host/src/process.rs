@@ -13,7 +13,7 @@ use rustix::{
 
 use crate::{
     error::{Error, Result},
-    root::{Root, read_all},
+    root::{Root, read_all, read_once},
 };
 
 /// A process or a thread of the host.
@@ -85,7 +85,9 @@ impl Process {
     /// Reads a file that every process has.
     pub(crate) fn read(&self, root: &Root, name: &str, text: &mut Vec<u8>) -> Result<()> {
         let file = self.open_file(root, name)?;
-        read_all(file.as_fd(), text).map_err(|errno| self.error(name, errno))
+        // All but the list of mounts are made in one piece (`proc_single_file_operations`).
+        let read = if name == "mountinfo" { read_all } else { read_once };
+        read(file.as_fd(), text).map_err(|errno| self.error(name, errno))
     }
 
     /// Reads `stat`.
@@ -94,16 +96,18 @@ impl Process {
         pid_stat(text).map_err(|source| Error::parse(self.path("stat"), source))
     }
 
-    /// The namespace behind a link in its `ns` directory.
+    /// The namespace behind a link in its `ns` directory; `None` if the kernel has no such namespaces.
     ///
-    /// `None` if the kernel has no such namespaces, or does not let this process know: that takes
-    /// `PTRACE_MODE_READ`.
+    /// # Errors
+    ///
+    /// [`Error::Read`] if the kernel does not let this process know: that takes `PTRACE_MODE_READ`, for
+    /// most processes `CAP_SYS_PTRACE`.
     pub(crate) fn namespace(&self, name: &str) -> Result<Option<Namespace>> {
         match rustix::fs::readlinkat(&self.dir, format!("ns/{name}"), Vec::new()) {
             Ok(link) => Ok(Namespace::parse(link.as_bytes())),
             // For the dead, the kernel has neither a task to ask nor an error of its own.
             Err(Errno::SRCH) => Err(Error::Gone { pid: self.pid }),
-            Err(Errno::NOENT | Errno::ACCESS | Errno::PERM | Errno::INVAL) => Ok(None),
+            Err(Errno::NOENT | Errno::INVAL) => Ok(None),
             Err(errno) => Err(self.error(&format!("ns/{name}"), errno)),
         }
     }

@@ -2,11 +2,20 @@
 //! the namespaces that begin there.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{fs, sync::Arc, thread, time::Duration};
+use std::{
+    fs,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use cgview_core::{Snapshot, snapshot::Controller, units::Usec, view::Parts};
 use cgview_host::{Caller, Container, Error, Host};
 use cgview_testkit::{Cgroup, Namespaces, Process, Spawn, Tree, pause, skip};
+use rustix::{
+    mount::{MountFlags, MountPropagationFlags, mount, mount_change},
+    thread::{CapabilitySet, capabilities, set_capabilities},
+};
 
 const CONTROLLERS: [(Controller, &str); 6] = [
     (Controller::Memory, "memory"),
@@ -340,4 +349,122 @@ fn from_a_cgroup_namespace_of_its_own_the_host_is_seen_whole() {
         i32::from(own.cgroup(&host, Controller::Pids).unwrap() == expected)
     });
     assert_eq!(status.wait(), 0);
+}
+
+// ct       cgroup, mnt; its own cgroup bound where the hierarchy is mounted, as runtimes do
+// └─ deep  <- asks, with the host's pids
+#[test]
+fn without_the_right_to_enter_a_namespace_its_mounts_tell_where_it_begins() {
+    let Some(tree) = Tree::new() else { return };
+    let (ct, deep) = (tree.bare_cgroup("ct"), tree.bare_cgroup("ct/deep"));
+    let hierarchies: Vec<String> = Host::live()
+        .unwrap()
+        .hierarchies()
+        .iter()
+        .map(|hierarchy| hierarchy.mount_point().to_owned())
+        .collect();
+    let path = ct.path();
+    let process = Spawn::new().cgroup(&ct).container().run(move || {
+        // Those below others first: a hybrid host has all of them below one directory.
+        for mount_point in hierarchies.iter().rev() {
+            let (from, to) = (format!("{mount_point}{path}"), mount_point.as_str());
+            rustix::mount::mount_bind(from, to).unwrap();
+        }
+        pause()
+    });
+    deep.add(process.pid());
+    // It is said to be there before it has mounted anything.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mounts = || fs::read_to_string(format!("/proc/{}/mountinfo", process.pid())).unwrap();
+    let count = Host::live().unwrap().hierarchies().len();
+    while mounts().lines().filter(|line| line.contains(&format!(" {} ", ct.path()))).count() < count
+    {
+        assert!(Instant::now() < deadline, "{}", mounts());
+        thread::sleep(Duration::from_millis(10));
+    }
+    thread::scope(|scope| {
+        let asked = scope.spawn(|| {
+            let mut sets = capabilities(None).unwrap();
+            sets.effective.remove(CapabilitySet::SYS_ADMIN);
+            set_capabilities(None, sets).unwrap();
+            caller(&process).container
+        });
+        assert_is(&tree, &asked.join().unwrap(), &ct);
+    });
+    assert_is(&tree, &caller(&process).container, &ct);
+}
+
+/// Gives up all rights of root, those of its group too: members of group 0 see all of `/proc`.
+fn become_nobody() {
+    use rustix::{
+        process::{Gid, Uid},
+        thread::{set_thread_gid, set_thread_groups, set_thread_uid},
+    };
+    set_thread_groups(&[]).unwrap();
+    set_thread_gid(Gid::from_raw(65534)).unwrap();
+    set_thread_uid(Uid::from_raw(65534)).unwrap();
+}
+
+#[test]
+fn a_process_that_proc_hides_is_not_called_gone() {
+    let Some(_tree) = Tree::new() else { return };
+    let other = Spawn::new().run(pause);
+    let pid = other.pid();
+    let asking = Spawn::new().new_namespaces(Namespaces::NEWNS).run(move || {
+        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+        mount_change("/", private).unwrap();
+        mount("proc", "/proc", "proc", MountFlags::empty(), Some(c"hidepid=2")).unwrap();
+        become_nobody();
+        let host = Host::live().unwrap();
+        let hidden = host.caller(pid).unwrap_err();
+        assert!(matches!(hidden, Error::Hidden { pid: hidden } if hidden == pid), "{hidden}");
+        let gone = host.caller(4_000_000).unwrap_err();
+        assert!(matches!(gone, Error::Gone { pid: 4_000_000 }), "{gone}");
+        0
+    });
+    assert_eq!(asking.wait(), 0);
+}
+
+#[test]
+fn without_the_right_to_ask_there_is_an_error_and_no_guess() {
+    let Some(tree) = Tree::new() else { return };
+    let process = Spawn::new().cgroup(&tree.cgroup("ct")).container().run(pause);
+    let pid = process.pid();
+    let asking = Spawn::new().run(move || {
+        become_nobody();
+        let error = Host::live().unwrap().caller(pid).unwrap_err();
+        let expected = format!("cannot read /proc/{pid}/ns/pid");
+        i32::from(error.to_string() != expected || error.errno() != rustix::io::Errno::ACCESS)
+    });
+    assert_eq!(asking.wait(), 0);
+}
+
+// What a container with the host's pids and its root mounted at /host does.
+#[test]
+fn a_host_that_is_mounted_elsewhere_is_the_same() {
+    let Some(tree) = Tree::new() else { return };
+    if fs::read_to_string("/proc/1/mountinfo").is_err() {
+        return skip("may not read the mounts of process 1");
+    }
+    let cgroup = tree.cgroup("ct");
+    let process = Spawn::new().cgroup(&cgroup).container().run(pause);
+    let pid = process.pid();
+    let expected = caller(&process).container.id().clone();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_owned();
+    let asking = Spawn::new().new_namespaces(Namespaces::NEWNS).run(move || {
+        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+        mount_change("/", private).unwrap();
+        rustix::mount::mount_bind_recursive("/", &path).unwrap();
+        let host = Host::at(&path).unwrap();
+        let live = Host::live().unwrap();
+        assert_eq!(host.hierarchies(), live.hierarchies());
+        let container = host.caller(pid).unwrap().container;
+        assert_eq!(container.id(), &expected);
+        container.sample(&host, Parts::ALL, &mut Snapshot::default()).unwrap();
+        // Its clock runs on.
+        let before = host.boottime().unwrap();
+        i32::from(live.boottime().unwrap() < before)
+    });
+    assert_eq!(asking.wait(), 0);
 }

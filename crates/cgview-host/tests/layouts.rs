@@ -318,3 +318,30 @@ fn facts_are_those_of_the_tree() {
     assert_eq!(nodes, [(0, 1024), (10, 2048)]);
     assert_eq!((facts.page_size, facts.memory.total), (Bytes(64 << 10), Bytes(4 << 30)));
 }
+
+// More tasks than one pass may ask: every third runs, and one in a hundred is blocked.
+#[test]
+fn of_many_tasks_an_even_sample_is_counted() {
+    let mut fake = FakeHost::new();
+    fake.mount_v2("/sys/fs/cgroup").process(&process("0::/app\n"));
+    let mut list = String::from("100\n");
+    for tid in 1000..4000 {
+        let state = match tid % 100 {
+            0 => 'D',
+            _ if tid % 3 == 0 => 'R',
+            _ => 'S',
+        };
+        list.push_str(&format!("{tid}\n"));
+        let fields = "1 1 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0";
+        fake.file(
+            &format!("/proc/{tid}/task/{tid}/stat"),
+            &format!("{tid} (a) {state} {fields} {tid}\n"),
+        );
+    }
+    fake.file("/proc/3999/status", "NSpid:\t3999\t17\n");
+    fake.file("/sys/fs/cgroup/app/cgroup.threads", &list);
+    let tasks = sample(&Host::at(fake.path()).unwrap(), Parts::TASKS).tasks.unwrap();
+    assert_eq!((tasks.total, tasks.last_pid), (3001, 3999), "17 is of a namespace inside");
+    assert!(tasks.running.abs_diff(990) < 50, "{tasks:?}");
+    assert!(tasks.blocked.abs_diff(30) < 20, "{tasks:?}");
+}

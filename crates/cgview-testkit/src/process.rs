@@ -5,6 +5,7 @@ use std::{
     io::{PipeReader, PipeWriter, Read, Write},
     os::fd::{AsFd, OwnedFd},
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::Once,
 };
 
 use rustix::{
@@ -97,6 +98,7 @@ impl Spawn {
     /// Starts it. `body` runs in it, and its result is the exit status; [`pause`](crate::pause) if it only
     /// has to be there. When this returns, it is in its cgroups and namespaces.
     pub fn run(self, body: impl FnOnce() -> i32) -> Process {
+        tell_of_panics();
         let (mut heard, told) = std::io::pipe().unwrap();
         let supervisor = match sys::fork().unwrap() {
             Forked::Parent(pid) => pid,
@@ -119,10 +121,6 @@ impl Spawn {
     /// The child: a thread of the test waits for it, and it for the process itself. It is what a runtime is
     /// to a container: outside of the cgroup, and of the namespaces but those that only a child can be in.
     fn supervise(self, mut told: PipeWriter, body: impl FnOnce() -> i32) -> i32 {
-        // What libtest captures of a test would be lost with the child.
-        std::panic::set_hook(Box::new(|panic| {
-            let _ = rustix::io::write(rustix::stdio::stderr(), format!("{panic}\n").as_bytes());
-        }));
         set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
         self.enter(FOR_CHILDREN);
         if let Some(seconds) = self.boottime {
@@ -192,6 +190,25 @@ impl Spawn {
             mount("proc", "/proc", "proc", flags, None).unwrap();
         }
     }
+}
+
+/// Has the panics of children written to the standard error. What libtest captures of a test would be lost
+/// with the child.
+///
+/// It is set up before there is any: a child could wait for ever for what another thread held when it was
+/// made.
+fn tell_of_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let (test, default) = (std::process::id(), std::panic::take_hook());
+        std::panic::set_hook(Box::new(move |panic| {
+            if std::process::id() == test {
+                return default(panic);
+            }
+            let text = format!("{panic}\n");
+            let _ = rustix::io::write(rustix::stdio::stderr(), text.as_bytes());
+        }));
+    });
 }
 
 /// A running process. Dropping it kills it, and with it its pid namespace if it is the first in that.
