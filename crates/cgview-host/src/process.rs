@@ -1,6 +1,9 @@
 //! One process, by its directory in `/proc`.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
 
 use cgview_core::{
     parse::{PidStat, TimensOffsets, pid_stat, timens_offsets},
@@ -77,7 +80,7 @@ impl Process {
         // What every process has is missing only when there is no process: the directory of one that
         // ended is empty.
         root.open_at(self.dir.as_fd(), name).map_err(|errno| match errno {
-            Errno::NOENT => Error::Gone { pid: self.pid },
+            Errno::NOENT => missing(root, self.pid),
             errno => self.error(name, errno),
         })
     }
@@ -148,15 +151,18 @@ impl Process {
     }
 }
 
-/// Why a process is not in `/proc`.
+/// Why there is nothing of a process in `/proc`.
 fn missing(root: &Root, pid: u32) -> Error {
-    // With hidepid=2 there is no entry for it (`proc_pid_permission()`), though signals reach it.
-    let alive = || {
-        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
-        Some(!matches!(test_kill_process(pid), Err(Errno::SRCH)))
-    };
-    let own = root.path() == std::path::Path::new("/");
-    if own && alive() == Some(true) { Error::Hidden { pid } } else { Error::Gone { pid } }
+    // With hidepid=2 its directory seems to be empty (`proc_pid_permission()`), though signals reach it.
+    // If the directory of that pid has files, then it was another one's that is empty.
+    let hidden = root.path() == Path::new("/") && !root.has(&format!("/proc/{pid}/stat"));
+    let number = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    match number {
+        Some(number) if hidden && test_kill_process(number) != Err(Errno::SRCH) => {
+            Error::Hidden { pid }
+        }
+        _ => Error::Gone { pid },
+    }
 }
 
 #[cfg(test)]
