@@ -52,6 +52,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     let service = Arc::new(service);
 
+    let runtime_dir = &settings.runtime_dir;
+    std::fs::create_dir_all(runtime_dir)
+        .with_context(|| format!("cannot make the runtime directory {}", runtime_dir.display()))?;
     let _pid_file = PidFile::new(&settings.pid_file())?;
     let state_file = settings.state_file();
     restore(&service, &state_file);
