@@ -45,7 +45,7 @@ impl Caller {
         };
         let mut paths = vec![None; own.len()];
         if let Some((_, home)) = &init {
-            for ((path, home), own) in paths.iter_mut().zip(home.iter()).zip(&own) {
+            for ((path, home), own) in paths.iter_mut().zip(home.iter()).zip(own.iter()) {
                 *path = home
                     .clone()
                     .filter(|home| own.as_deref().is_some_and(|own| below(own, home).is_some()));
@@ -57,14 +57,12 @@ impl Caller {
             // Where it is not below its init's cgroup, its own cgroup namespace decides, and else its
             // own cgroup.
             let namespace = host.namespace_of(process, "cgroup")?;
-            let roots = if namespace.is_some() && namespace != host.cgroup_namespace {
-                aged = true;
-                host.namespace_roots(process, &own)
-            } else {
-                vec![None; own.len()]
-            };
-            for ((path, root), own) in paths.iter_mut().zip(roots).zip(own) {
-                *path = path.take().or(root).or(own);
+            let foreign = namespace.filter(|_| namespace != host.cgroup_namespace);
+            aged |= foreign.is_some();
+            let roots = foreign.map(|namespace| host.namespace_roots(process, namespace, &own));
+            let root = |index: usize| roots.as_ref().and_then(|roots| roots.get(index)?.clone());
+            for (index, (path, own)) in paths.iter_mut().zip(own.iter()).enumerate() {
+                *path = path.take().or_else(|| root(index)).or_else(|| own.clone());
             }
         }
         let container = match (&init, foreign) {

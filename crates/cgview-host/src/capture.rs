@@ -183,10 +183,12 @@ impl<'a> Capture<'a> {
             }
             // A captured namespace cannot be entered: its root is told by what is mounted in it.
             let mut mountinfo = String::new();
-            if namespace.is_some() && namespace != self.host.cgroup_namespace {
-                let roots = self.host.namespace_roots(process, &paths);
+            if let Some(namespace) = namespace
+                && Some(namespace) != self.host.cgroup_namespace
+            {
+                let roots = self.host.namespace_roots(process, namespace, &paths);
                 for (id, (hierarchy, path)) in
-                    (100..).zip(self.host.hierarchies().iter().zip(roots))
+                    (100..).zip(self.host.hierarchies().iter().zip(roots.iter()))
                 {
                     if let Some(path) = path {
                         mountinfo.push_str(&mount_line(id, hierarchy, &path));

@@ -16,7 +16,8 @@ use crate::{
     error::{Error, Result},
     hierarchy::parent,
     host::Host,
-    ioctl, namespace,
+    ioctl,
+    namespace::Paths,
     process::{Namespace, Process},
     root::read_once,
 };
@@ -31,9 +32,6 @@ const PARENTS: usize = 64;
 /// The names of cgroups that only host an init: systemd's, that of Docker in Docker and kind, LXC's and
 /// supervise's.
 const INIT_LEAVES: [&str; 4] = ["init.scope", "init", ".lxc", "supervise"];
-
-/// The path of a cgroup in each hierarchy.
-pub(crate) type Paths = Arc<[Option<String>]>;
 
 /// The inits that are known, by their pid namespaces.
 #[derive(Debug, Default)]
@@ -116,14 +114,13 @@ impl Init {
         let own = self.own_cgroup_namespace(host)?;
         if text != home.text || own != home.namespaces || home.paths.is_empty() {
             let paths = host.absolute_paths(self.pid(), &text)?;
-            let roots = match own {
-                Some(_) => host.namespace_roots(&self.process, &paths),
-                None => vec![None; paths.len()],
-            };
+            let roots = own.map(|own| host.namespace_roots(&self.process, own, &paths));
+            let root = |index: usize| roots.as_ref().and_then(|roots| roots.get(index)?.clone());
+            let cut = |path: &Option<String>| path.as_deref().map(|path| cut_leaf(path).to_owned());
             home.paths = paths
-                .into_iter()
-                .zip(roots)
-                .map(|(path, root)| root.or_else(|| path.map(|path| cut_leaf(&path).to_owned())))
+                .iter()
+                .enumerate()
+                .map(|(index, path)| root(index).or_else(|| cut(path)))
                 .collect();
             home.text = text;
             home.namespaces = own;
@@ -330,43 +327,6 @@ fn is_init(host: &Host, process: &Process) -> bool {
 pub(crate) fn numbers(text: &[u8]) -> impl Iterator<Item = u32> {
     text.split(|&byte| byte == b'\n')
         .filter_map(|line| std::str::from_utf8(line).ok()?.trim().parse().ok())
-}
-
-impl Host {
-    /// The cgroups that a text of `/proc/PID/cgroup` names, from the roots of their hierarchies.
-    pub(crate) fn absolute_paths(&self, pid: u32, text: &[u8]) -> Result<Vec<Option<String>>> {
-        let paths = self
-            .hierarchies
-            .membership(text)
-            .map_err(|source| Error::parse(format!("/proc/{pid}/cgroup"), source))?;
-        paths
-            .into_iter()
-            .zip(self.hierarchies.all())
-            .map(|(path, hierarchy)| {
-                let Some(path) = path else { return Ok(None) };
-                let base = self.own_cgroup_namespace.of(hierarchy.v1_controllers());
-                crate::hierarchy::join(base, path)
-                    .map(Some)
-                    .ok_or_else(|| Error::Outside { pid, path: path.into() })
-            })
-            .collect()
-    }
-
-    /// Where the cgroup namespace of a process begins in each hierarchy, as far as that can be told.
-    pub(crate) fn namespace_roots(
-        &self,
-        process: &Process,
-        paths: &[Option<String>],
-    ) -> Vec<Option<String>> {
-        namespace::roots(
-            &self.root,
-            self.procfs,
-            &self.hierarchies,
-            &self.own_cgroup_namespace,
-            process,
-            paths,
-        )
-    }
 }
 
 #[cfg(test)]

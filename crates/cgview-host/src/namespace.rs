@@ -5,17 +5,27 @@
 //! root. Where that is not allowed, or in a captured tree, the `root` fields of the process's own cgroup
 //! mounts tell it, if it has mounted any.
 
-use std::{io, os::fd::AsFd, thread};
+use std::{
+    collections::HashMap,
+    io,
+    os::fd::AsFd,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use cgview_core::snapshot::Version;
+use parking_lot::Mutex;
 use rustix::{
     io::Errno,
     thread::{LinkNameSpaceType, move_into_link_name_space},
 };
 
 use crate::{
+    error::{Error, Result},
     hierarchy::{Hierarchies, NamespaceRoots, below, cgroup_mounts, join, strip_suffix},
-    process::Process,
+    host::Host,
+    process::{Namespace, Process},
     root::{Root, read_all},
 };
 
@@ -54,40 +64,86 @@ pub(crate) fn own_roots(root: &Root, own: &Process, first: &Process) -> Namespac
     }
 }
 
-/// Where the cgroup namespace of `process` begins, in each hierarchy. `paths` are its cgroups.
+/// The path of a cgroup in each hierarchy.
+pub(crate) type Paths = Arc<[Option<String>]>;
+
+/// Where the cgroup namespaces of some processes begin, as it was found last.
 ///
-/// `None` in hierarchies where the process is not below the root of its namespace, having been moved out
-/// of it, and where nothing tells.
-pub(crate) fn roots(
-    root: &Root,
-    procfs: bool,
-    hierarchies: &Hierarchies,
-    own: &NamespaceRoots,
-    process: &Process,
-    paths: &[Option<String>],
-) -> Vec<Option<String>> {
-    if procfs
-        && let Ok(text) = read_from_namespace(root, process, process)
-        && let Ok(relative) = hierarchies.membership(&text)
-    {
-        let pairs = paths.iter().zip(relative);
-        return pairs
-            .map(|(path, relative)| Some(strip_suffix(path.as_ref()?, relative?)?.to_owned()))
-            .collect();
+/// Processes of one container ask for the same over and over, and a thread is not cheap. What is known is
+/// soon forgotten, since the number of a namespace is given to another one once it is gone.
+#[derive(Debug, Default)]
+pub(crate) struct KnownRoots(Mutex<HashMap<(Namespace, Paths), (Instant, Paths)>>);
+
+/// How long a root is taken to be what it was. No namespace ends, and another one with its number and the
+/// same cgroup begins elsewhere, in so short a time, except where a runtime fails over and over.
+const TRUSTED_FOR: Duration = Duration::from_secs(1);
+
+impl Host {
+    /// The cgroups that a text of `/proc/PID/cgroup` names, from the roots of their hierarchies.
+    pub(crate) fn absolute_paths(&self, pid: u32, text: &[u8]) -> Result<Paths> {
+        let paths = self
+            .hierarchies
+            .membership(text)
+            .map_err(|source| Error::parse(format!("/proc/{pid}/cgroup"), source))?;
+        paths
+            .into_iter()
+            .zip(self.hierarchies.all())
+            .map(|(path, hierarchy)| {
+                let Some(path) = path else { return Ok(None) };
+                let base = self.own_cgroup_namespace.of(hierarchy.v1_controllers());
+                join(base, path).map(Some).ok_or_else(|| Error::Outside { pid, path: path.into() })
+            })
+            .collect()
     }
-    let mut mountinfo = Vec::new();
-    if process.read(root, "mountinfo", &mut mountinfo).is_err() {
-        return vec![None; paths.len()];
+
+    /// Where the cgroup namespace of a process begins, in each hierarchy. `paths` are the process's cgroups.
+    ///
+    /// `None` in hierarchies where the process is not below the root of its namespace, having been moved
+    /// out of it, and where nothing tells.
+    pub(crate) fn namespace_roots(
+        &self,
+        process: &Process,
+        namespace: Namespace,
+        paths: &Paths,
+    ) -> Paths {
+        let key = (namespace, paths.clone());
+        if let Some((found, roots)) = self.known_roots.0.lock().get(&key)
+            && found.elapsed() < TRUSTED_FOR
+        {
+            return roots.clone();
+        }
+        let roots = self.find_roots(process, paths);
+        let mut known = self.known_roots.0.lock();
+        if known.len() >= known.capacity() {
+            known.retain(|_, (found, _)| found.elapsed() < TRUSTED_FOR);
+        }
+        known.insert(key, (Instant::now(), roots.clone()));
+        roots
     }
-    let mounted = mounted_roots(hierarchies, own, &mountinfo);
-    mounted
-        .into_iter()
-        .zip(paths)
-        .map(|(mounted, path)| {
-            let path = path.as_ref()?;
-            mounted.into_iter().find(|root| below(path, root).is_some())
-        })
-        .collect()
+
+    fn find_roots(&self, process: &Process, paths: &Paths) -> Paths {
+        if self.procfs
+            && let Ok(text) = read_from_namespace(&self.root, process, process)
+            && let Ok(relative) = self.hierarchies.membership(&text)
+        {
+            let root = |(path, relative): (&Option<String>, Option<&str>)| {
+                Some(strip_suffix(path.as_ref()?, relative?)?.to_owned())
+            };
+            return paths.iter().zip(relative).map(root).collect();
+        }
+        let mut mountinfo = Vec::new();
+        if process.read(&self.root, "mountinfo", &mut mountinfo).is_err() {
+            return paths.iter().map(|_| None).collect();
+        }
+        mounted_roots(&self.hierarchies, &self.own_cgroup_namespace, &mountinfo)
+            .into_iter()
+            .zip(paths.iter())
+            .map(|(mounted, path)| {
+                let path = path.as_ref()?;
+                mounted.into_iter().find(|root| below(path, root).is_some())
+            })
+            .collect()
+    }
 }
 
 /// The cgroups that a process has mounted, for each hierarchy; first those in the usual place. The

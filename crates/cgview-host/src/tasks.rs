@@ -92,7 +92,8 @@ impl Container {
     ///
     /// # Errors
     ///
-    /// [`Error::Vanished`] if the cgroup was removed, and [`Error::Read`].
+    /// [`Vanished`](crate::Error::Vanished) if the cgroup was removed, and
+    /// [`Read`](crate::Error::Read).
     pub fn active_tasks(&self, host: &Host) -> Result<Tasks> {
         let mut tids: Vec<u32> = Vec::new();
         let walked = self.walk_tasks(host, |_, text| tids.extend(numbers(text)))?;

@@ -161,6 +161,39 @@ fn a_controller_that_a_leaf_lacks_is_read_at_the_nearest_ancestor_that_has_it() 
     assert_eq!((io.cgroup.path.as_str(), io.devices[0].rbytes), ("/slice", Bytes(4096)));
 }
 
+// v1 kernels keep their accounts in files of the throttling layer or of the I/O scheduler.
+#[test]
+fn block_io_of_v1_is_that_of_whichever_files_the_kernel_fills() {
+    let zero =
+        "8:0 Read 0\n8:0 Write 0\n8:0 Sync 0\n8:0 Async 0\n8:0 Discard 0\n8:0 Total 0\nTotal 0\n";
+    let throttle =
+        zero.to_owned() + "8:16 Read 4096\n8:16 Write 512\n8:16 Total 4608\nTotal 4608\n";
+    let mut fake = FakeHost::new();
+    fake.mount_v1("/cg/blkio", "blkio").process(&process("1:blkio:/app\n"));
+    fake.files(
+        "/cg/blkio/app",
+        &[
+            ("blkio.throttle.io_service_bytes_recursive", &throttle),
+            ("blkio.throttle.io_serviced_recursive", zero),
+            ("blkio.bfq.io_service_bytes_recursive", "8:0 Read 8192\n8:0 Write 0\nTotal 8192\n"),
+            ("blkio.bfq.io_serviced_recursive", "8:0 Read 2\n8:0 Write 0\nTotal 2\n"),
+            ("blkio.bfq.io_service_time_recursive", "8:0 Read 3000\n8:0 Write 0\nTotal 3000\n"),
+            ("blkio.bfq.io_wait_time_recursive", "8:0 Read 4000\n8:0 Write 0\nTotal 4000\n"),
+        ],
+    );
+    let host = Host::at(fake.path()).unwrap();
+    let io = sample(&host, Parts::IO).io.unwrap();
+    let [sda, sdb] = &io.devices[..] else { panic!("{io:?}") };
+    assert_eq!((sda.major, sda.minor, sda.rbytes, sda.rios), (8, 0, Bytes(8192), 2));
+    assert_eq!((sda.read_time, sda.write_time), (Usec(7), Usec(0)));
+    assert_eq!((sdb.minor, sdb.rbytes, sdb.wbytes, sdb.rios), (16, Bytes(4096), Bytes(512), 0));
+
+    // No such files at all: nothing is known, which is not the same as nothing done.
+    fake.remove("/cg/blkio/app").file("/cg/blkio/app/cgroup.procs", "");
+    let host = Host::at(fake.path()).unwrap();
+    assert!(sample(&host, Parts::IO).io.is_none());
+}
+
 #[test]
 fn controllers_may_be_mounted_anywhere() {
     let mut fake = FakeHost::new();
