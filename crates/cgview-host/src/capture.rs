@@ -191,7 +191,7 @@ impl<'a> Capture<'a> {
                     (100..).zip(self.host.hierarchies().iter().zip(roots.iter()))
                 {
                     if let Some(path) = path {
-                        mountinfo.push_str(&mount_line(id, hierarchy, &path));
+                        mountinfo.push_str(&mount_line(id, hierarchy, path));
                     }
                 }
             }
