@@ -332,7 +332,7 @@ pub(crate) fn numbers(text: &[u8]) -> impl Iterator<Item = u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cgview_testkit::{FakeHost, FakeProcess};
+    use cgview_testkit::{FakeHost, FakeProcess, Namespaces, Spawn, Tree, pause};
 
     #[test]
     fn leaves_that_only_host_an_init_are_cut() {
@@ -398,5 +398,35 @@ mod tests {
         }
         fake.process(&process(250, 200, &[250, 8], "")).process(&process(300, 250, &[300, 9], ""));
         assert_eq!(ways(&fake), [true, false, true]);
+    }
+
+    // ct          pid
+    // └─ exec     entered, as by `docker exec`
+    #[test]
+    fn the_kernel_and_the_searches_find_the_same() {
+        let Some(tree) = Tree::new() else { return };
+        let (ct, below) = (tree.bare_cgroup("ct"), tree.bare_cgroup("ct/exec"));
+        let init = Spawn::new().cgroup(&ct).new_namespaces(Namespaces::NEWPID).run(pause);
+        let exec = Spawn::new().cgroup(&below).join(&init, &["pid"]).run(pause);
+        let host = Host::live().unwrap();
+        let found = |process: Option<Process>| process.map(|process| process.pid());
+        let of = |pid| {
+            let member = Process::open(&host.root, pid).unwrap();
+            let namespace = member.namespace("pid").unwrap().unwrap();
+            let mut text = Vec::new();
+            member.read(&host.root, "cgroup", &mut text).unwrap();
+            let cgroups = host.absolute_paths(pid, &text).unwrap();
+            let asked = member.open_namespace("pid").unwrap();
+            let new = ioctl::init_of_pid_namespace(asked) != Err(Errno::NOTTY);
+            [
+                if new { found(by_kernel(&host, namespace, &member)) } else { Some(init.pid()) },
+                found(by_parents(&host, namespace, &member).unwrap()),
+                found(by_cgroups(&host, namespace, &cgroups).unwrap()),
+                found(by_scan(&host, namespace).unwrap()),
+            ]
+        };
+        assert_eq!(of(init.pid()), [Some(init.pid()); 4]);
+        let expected = [Some(init.pid()), None, Some(init.pid()), Some(init.pid())];
+        assert_eq!(of(exec.pid()), expected);
     }
 }
