@@ -85,6 +85,14 @@ impl Callers {
         }
     }
 
+    /// Forgets a caller, who is then found anew.
+    pub(crate) fn forget(&self, tid: u32) {
+        if let Some(shard) = self.shards.get(tid as usize % self.shards.len()) {
+            let gone = shard.lock().remove(&tid);
+            drop(gone);
+        }
+    }
+
     /// Forgets who has not asked for `idle`.
     pub(crate) fn sweep(&self, idle: Duration) {
         for shard in &self.shards {

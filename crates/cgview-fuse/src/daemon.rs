@@ -46,6 +46,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
     let host = open_host(&settings.host_root)?;
     tracing::info!("cgroup hierarchies are laid out as {}", host.layout());
+    if !host.shares_pids() {
+        tracing::warn!(
+            "the daemon is not in the host's pid namespace, and cannot tell readers apart; run it there \
+             (hostPID: true in Kubernetes, --pid=host in Docker)"
+        );
+    }
     let mut service = Service::new(host, settings.view);
     if settings.psi_triggers {
         service = service.with_triggers().context("cannot take triggers on pressure files")?;

@@ -119,6 +119,12 @@ impl ViewFilesystem {
         }
     }
 
+    fn caller(&self, request: &Request) -> Caller {
+        // What a number means in another pid namespace, nobody here can tell.
+        let tid = if self.service.host().shares_pids() { request.pid() } else { 0 };
+        Caller { tid, uid: request.uid() }
+    }
+
     /// Whether the kernel is not to know the size of an entry.
     fn hides_size(&self, entry: Entry) -> bool {
         self.sizes == Sizes::Hidden && matches!(entry, Entry::File(_))
@@ -161,10 +167,6 @@ impl ViewFilesystem {
     }
 }
 
-fn caller(request: &Request) -> Caller {
-    Caller { tid: request.pid(), uid: request.uid() }
-}
-
 fn entry(ino: INodeNo) -> Result<Entry, Errno> {
     Entry::from_id(ino.0).ok_or(Errno::STALE)
 }
@@ -196,7 +198,7 @@ impl Filesystem for ViewFilesystem {
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let found = self.answer(Operation::Lookup, |service| {
-            service.lookup(caller(request), dir(parent)?, name.as_bytes())
+            service.lookup(self.caller(request), dir(parent)?, name.as_bytes())
         });
         match found {
             Ok(found) => {
@@ -252,7 +254,7 @@ impl Filesystem for ViewFilesystem {
             let read = mask.contains(AccessFlags::R_OK);
             let write = mask.contains(AccessFlags::W_OK);
             let execute = mask.contains(AccessFlags::X_OK);
-            service.access(caller(request), entry(ino)?, read, write, execute)
+            service.access(self.caller(request), entry(ino)?, read, write, execute)
         });
         match allowed {
             Ok(()) => reply.ok(),
@@ -262,8 +264,9 @@ impl Filesystem for ViewFilesystem {
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let write = flags.acc_mode() != OpenAccMode::O_RDONLY;
-        let opened = self
-            .answer(Operation::Open, |service| service.open(caller(request), file(ino)?, write));
+        let opened = self.answer(Operation::Open, |service| {
+            service.open(self.caller(request), file(ino)?, write)
+        });
         match opened {
             // Read by each opener anew, never from the page cache, which all would share; and nothing
             // is to be done when a descriptor is closed, only when the last one is.
@@ -292,7 +295,7 @@ impl Filesystem for ViewFilesystem {
             return reply.error(fuser::Errno::EINVAL);
         }
         let text = self.answer(Operation::Read, |service| {
-            service.read(caller(request), file(ino)?, handle.0, offset)
+            service.read(self.caller(request), file(ino)?, handle.0, offset)
         });
         match text {
             Ok(text) => {
@@ -340,7 +343,7 @@ impl Filesystem for ViewFilesystem {
     ) {
         let listed = self.answer(Operation::Readdir, |service| {
             let dir = dir(ino)?;
-            Ok((dir, service.list_for(caller(request), dir)))
+            Ok((dir, service.list_for(self.caller(request), dir)))
         });
         let (dir, children) = match listed {
             Ok(listed) => listed,
@@ -379,7 +382,7 @@ impl Filesystem for ViewFilesystem {
         reply: ReplyWrite,
     ) {
         let written = self.answer(Operation::Write, |service| {
-            service.write(caller(request), file(ino)?, handle.0, data)
+            service.write(self.caller(request), file(ino)?, handle.0, data)
         });
         match written {
             // No more than the kernel gave in one request: see MAX_REQUEST.

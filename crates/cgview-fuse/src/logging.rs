@@ -63,8 +63,11 @@ fn targets(level: LogLevel) -> Targets {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     };
-    // fuser warns of each request that it has no answer for, and describes each message at debug.
-    let fuser = if level == LogLevel::Trace { LevelFilter::TRACE } else { LevelFilter::ERROR };
+    // fuser warns of each request that it has no answer for, and tells each request at debug.
+    let fuser = match level {
+        LogLevel::Debug | LogLevel::Trace => own,
+        _ => LevelFilter::ERROR,
+    };
     Targets::new().with_default(own).with_target("fuser", fuser)
 }
 

@@ -261,9 +261,15 @@ impl Server {
         path: &Path,
         text: impl Fn() -> String + Send + Sync + 'static,
     ) -> io::Result<Server> {
-        // One that a daemon left which was killed. The lock on the pid file says that it is gone.
+        // One that a daemon left which was killed.
         match std::fs::symlink_metadata(path) {
-            Ok(found) if found.file_type().is_socket() => std::fs::remove_file(path)?,
+            Ok(found) if found.file_type().is_socket() => {
+                // Unless somebody listens.
+                if UnixStream::connect(path).is_ok() {
+                    return Err(io::ErrorKind::AddrInUse.into());
+                }
+                std::fs::remove_file(path)?;
+            }
             Ok(_) => return Err(io::ErrorKind::AlreadyExists.into()),
             Err(_) => {}
         }
@@ -342,6 +348,8 @@ mod tests {
                 assert!(reply.lines().any(|found| found == line), "{line} in {reply}");
             }
         }
+        // Another daemon takes another socket.
+        assert!(Server::start(&path, String::new).is_err());
         drop(server);
         assert!(!path.exists());
     }

@@ -128,9 +128,14 @@ pub fn serve_in_background(mountpoint: &Path, settings: &Settings) -> Result<Gua
         root if root == Path::new("/") => Host::live()?,
         root => Host::at(root)?,
     };
-    let service = Arc::new(Service::new(host, settings.view));
+    let mut service = Service::new(host, settings.view);
+    if settings.psi_triggers {
+        service = service.with_triggers()?;
+    }
+    let service = Arc::new(service);
     let upkeep = Upkeep::start(Arc::clone(&service), None)?;
-    let (connection, mount) = Mount::new(mountpoint, &mount::Options::default())?;
+    let options = mount::Options { writable: settings.psi_triggers, ..mount::Options::default() };
+    let (connection, mount) = Mount::new(mountpoint, &options)?;
     match Session::start(Arc::clone(&service), connection, settings.threads) {
         Ok(session) => Ok(Guard { mount, session, service, _upkeep: upkeep }),
         Err(error) => {

@@ -108,7 +108,7 @@ pub enum LogLevel {
     Info,
     /// And each request
     Debug,
-    /// And each message of FUSE
+    /// And what becomes of it
     Trace,
 }
 
@@ -192,10 +192,11 @@ impl Settings {
         self.pid_file.clone().unwrap_or_else(|| self.runtime_dir.join("cgview-fuse.pid"))
     }
 
-    /// The file that the state of containers is kept in over a restart.
+    /// The file that the state of containers is kept in over a restart: beside the pid file, whose lock it
+    /// is under.
     #[must_use]
     pub fn state_file(&self) -> PathBuf {
-        self.runtime_dir.join("cgview-fuse.state")
+        self.pid_file().with_extension("state")
     }
 
     /// The socket that metrics are served on.

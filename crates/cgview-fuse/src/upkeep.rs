@@ -54,7 +54,7 @@ impl Upkeep {
                     swept = Instant::now();
                 }
                 let Some(path) = &state_file else { continue };
-                let saved = service.save_to(path);
+                let saved = service.save_changes_to(path);
                 if let (Err(error), false) = (&saved, failing) {
                     tracing::warn!("cannot keep the state in {}: {error}", path.display());
                 }

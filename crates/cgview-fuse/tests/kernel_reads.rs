@@ -464,6 +464,50 @@ fn a_container_that_is_gone_leaves_nothing() {
     }
 }
 
+// host
+// ├─ one (64 MiB)   <- reads, moves to the other, and on while its first cgroup is removed
+// └─ two (96 MiB)
+#[test]
+fn a_container_that_moves_is_followed() {
+    if !Daemon::is_possible() {
+        return;
+    }
+    let Some(tree) = Tree::with(&["memory"]) else { return };
+    let (one, two) = (tree.cgroup("one"), tree.cgroup("two"));
+    one.limit_memory(64 * MIB);
+    two.limit_memory(96 * MIB);
+    let daemon = Daemon::start(&[]);
+    let output = daemon.dirs().path("read");
+    let (meminfo, into) = (daemon.path("proc/meminfo"), output.clone());
+    // One thread, which reads again and again.
+    let reader = Spawn::new().cgroup(&one).container().run(move || {
+        let mut file = File::open(meminfo).unwrap();
+        loop {
+            let mut line = [0; 30];
+            file.rewind().unwrap();
+            let total = match file.read(&mut line) {
+                Ok(read) => String::from_utf8_lossy(&line[..read]).into_owned(),
+                Err(error) => error.to_string(),
+            };
+            fs::write(&into, total.lines().next().unwrap()).unwrap();
+            thread::sleep(Duration::from_millis(20));
+        }
+    });
+    let sees = |total: u64| {
+        let total = total.to_string();
+        eventually(&total, || {
+            let line = fs::read_to_string(&output).unwrap_or_default();
+            assert!(line.is_empty() || line.starts_with("MemTotal:"), "{line}");
+            line.contains(&total)
+        });
+    };
+    sees(65_536);
+    two.add(reader.pid());
+    one.remove();
+    sees(98_304);
+    assert!(daemon.log().lines().all(|line| !line.contains("WARN")), "{}", daemon.log());
+}
+
 // Law 3.
 #[test]
 fn counters_do_not_go_back_over_a_restart() {

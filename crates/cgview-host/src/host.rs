@@ -136,6 +136,14 @@ impl Host {
         })
     }
 
+    /// Whether a process has the same pid in the host's `/proc` as in this process's system calls, and so in
+    /// the requests of a FUSE mount that this process makes. Not so in a pid namespace of one's own with
+    /// the host's `/proc`, or on a captured host.
+    #[must_use]
+    pub fn shares_pids(&self) -> bool {
+        self.own_pids
+    }
+
     /// How this host's hierarchies are laid out.
     #[must_use]
     pub fn layout(&self) -> Layout {

@@ -13,7 +13,11 @@ use std::{
     time::Duration,
 };
 
-use cgview_core::{Explanation, Snapshot, Usec, tree::File, view::Parts};
+use cgview_core::{
+    Explanation, Snapshot, Usec,
+    tree::{File, ProcFile},
+    view::Parts,
+};
 use cgview_host::Host;
 use parking_lot::RwLock;
 use rustix::io::Errno;
@@ -119,6 +123,8 @@ pub struct Service {
     settings: RwLock<ViewSettings>,
     /// Whether containers see the host's files for the time being.
     off: AtomicBool,
+    /// Whether there is more to save than there was when it was saved last.
+    changed: AtomicBool,
     callers: Callers,
     texts: HostTexts,
     tenants: Tenants,
@@ -148,6 +154,7 @@ impl Service {
             host,
             settings: RwLock::new(settings),
             off: AtomicBool::new(false),
+            changed: AtomicBool::new(false),
             callers: Callers::default(),
             texts: HostTexts::default(),
             tenants: Tenants::default(),
@@ -220,6 +227,18 @@ impl Service {
         read.map(|()| String::from_utf8_lossy(&text).trim().to_owned()).unwrap_or_default()
     }
 
+    /// Writes the state to a file, if it is not as it was the last time.
+    ///
+    /// # Errors
+    ///
+    /// [`state::Error::Io`]; it is tried again then.
+    pub fn save_changes_to(&self, path: &std::path::Path) -> Result<(), state::Error> {
+        if !self.changed.swap(false, Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.save_to(path).inspect_err(|_| self.changed.store(true, Ordering::Relaxed))
+    }
+
     /// Writes the state to a file.
     ///
     /// # Errors
@@ -257,6 +276,8 @@ impl Service {
             .collect();
         let count = watched.len();
         let settings = ViewSettings { on_error: OnError::Fail, ..*self.settings.read() };
+        let loadavg = File::Proc(ProcFile::Loadavg);
+        self.changed.fetch_or(count > 0, Ordering::Relaxed);
         // Those that were left out the last time have waited longest.
         watched.sort_by_cached_key(|tenant| tenant.load_stepped());
         for tenant in watched {
@@ -264,7 +285,7 @@ impl Service {
                 break;
             }
             let stepped = self
-                .prepare(&tenant, Parts::TASKS.and(Parts::CPUS), settings)
+                .prepare(&tenant, loadavg, Parts::TASKS.and(Parts::CPUS), settings)
                 .map(|ready| tenant.load(&self.host, &ready.snapshot, &ready.cpus, false));
             if let Err(error) = stepped {
                 tracing::debug!("cannot count the tasks of {}: {error}", tenant.container().id());

@@ -6,6 +6,7 @@ use cgview_core::{
     Explanation, HostFacts, Snapshot, View,
     cpu_view::CpuView,
     effective::CpuLimits,
+    loadavg::LoadAverage,
     tree::{Entry, File, ProcFile},
     view::{Parts, Reader},
 };
@@ -58,34 +59,42 @@ impl Service {
             });
         }
         let tenant = self.tenants.get(&caller.container, || self.now());
-        let ready = self.prepare(&tenant, parts(file), settings)?;
-        let wants_load = wants_load(file);
-        self.with_view(&tenant, &ready, caller.reader, wants_load, |view| {
-            let host = self.host_text_of(view, file, settings)?;
+        let ready = self.prepare(&tenant, file, parts(file), settings)?;
+        let host = self.host_text_of(&ready, caller.reader, file)?;
+        self.with_view(&tenant, &ready, caller.reader, wants_load(file), |view| {
             let mut text = Vec::with_capacity(host.len());
             let explanation = view.explain(file, &host, &mut text)?;
-            Ok(Explained { text, explanation, snapshot: Arc::clone(&ready.snapshot), host })
+            let snapshot = Arc::clone(&ready.snapshot);
+            Ok(Explained { text, explanation, snapshot, host: Arc::clone(&host) })
         })
     }
 
     fn render(&self, tid: u32, file: File, settings: ViewSettings) -> Result<Vec<u8>, Error> {
+        match self.render_once(tid, file, settings) {
+            // The container moved to other cgroups, and its old ones are gone.
+            Err(Error::Host(cgview_host::Error::Vanished { .. })) => {
+                self.callers.forget(tid);
+                self.render_once(tid, file, settings)
+            }
+            rendered => rendered,
+        }
+    }
+
+    fn render_once(&self, tid: u32, file: File, settings: ViewSettings) -> Result<Vec<u8>, Error> {
         let caller = self.find(tid)?;
         if self.is_passed_through(&caller, file, settings) {
             return Ok(self.host_text(file, settings)?.to_vec());
         }
         let tenant = self.tenants.get(&caller.container, || self.now());
-        let rendered = self.prepare(&tenant, parts(file), settings).and_then(|ready| {
-            self.with_view(&tenant, &ready, caller.reader, wants_load(file), |view| {
-                let host = self.host_text_of(view, file, settings)?;
-                let mut text = Vec::with_capacity(host.len());
-                view.render(file, &host, &mut text)?;
-                Ok(text)
-            })
-        });
-        if let Err(error) = &rendered {
-            self.forget_if_gone(&tenant, error);
-        }
-        rendered
+        let ready = self
+            .prepare(&tenant, file, parts(file), settings)
+            .inspect_err(|error| self.forget_if_gone(&tenant, error))?;
+        let host = self.host_text_of(&ready, caller.reader, file)?;
+        self.with_view(&tenant, &ready, caller.reader, wants_load(file), |view| {
+            let mut text = Vec::with_capacity(host.len());
+            view.render(file, &host, &mut text)?;
+            Ok(text)
+        })
     }
 
     /// The caller behind a thread id.
@@ -103,7 +112,8 @@ impl Service {
         }
         let caller = self.find(tid).ok().filter(|caller| !caller.container.is_host())?;
         let tenant = self.tenants.get(&caller.container, || self.now());
-        let ready = self.prepare(&tenant, Parts::CPUS, *self.settings.read()).ok()?;
+        let file = File::Proc(ProcFile::Cpuinfo);
+        let ready = self.prepare(&tenant, file, Parts::CPUS, *self.settings.read()).ok()?;
         Some((tenant, ready))
     }
 
@@ -128,33 +138,35 @@ impl Service {
     /// The host's text that a container's is made from.
     fn host_text_of(
         &self,
-        view: &View<'_>,
+        ready: &Prepared,
+        reader: Reader,
         file: File,
-        settings: ViewSettings,
     ) -> Result<Arc<[u8]>, Error> {
-        let path = view.host_path(Entry::File(file)).ok_or(cgview_core::view::Error::NotShown)?;
+        // Which file that is depends on the CPUs, and not on their times.
+        let path = ready.view(&CpuView::default(), None, reader).host_path(Entry::File(file));
+        let path = path.ok_or(cgview_core::view::Error::NotShown)?;
         let counters = &self.metrics.host_reads;
-        self.texts
-            .get(&self.host, &path, settings.freshness, counters)
-            .or_else(|error| self.stale(file, error.into(), settings, || self.texts.stale(&path)))
+        self.texts.get(&self.host, &path, ready.settings.freshness, counters).or_else(|error| {
+            self.stale(file, error.into(), ready.settings, || self.texts.stale(&path))
+        })
     }
 
-    /// All that a container's texts with these parts are made from.
+    /// All that `file`, or another one with these parts, is made from.
     pub(super) fn prepare(
         &self,
         tenant: &Tenant,
+        file: File,
         parts: Parts,
         settings: ViewSettings,
     ) -> Result<Prepared, Error> {
         let ViewSettings { policy, freshness, .. } = settings;
-        let any = File::Proc(ProcFile::Meminfo);
         let facts =
             self.texts.facts(&self.host, freshness, &self.metrics.host_reads).or_else(|error| {
-                self.stale(any, error.into(), settings, || self.texts.stale_facts())
+                self.stale(file, error.into(), settings, || self.texts.stale_facts())
             })?;
         let snapshot = tenant
             .sample(&self.host, parts, freshness, &self.metrics)
-            .or_else(|error| self.stale(any, error.into(), settings, || tenant.stale(parts)))?;
+            .or_else(|error| self.stale(file, error.into(), settings, || tenant.stale(parts)))?;
         let cpus = CpuLimits::of(&snapshot, &facts, &policy);
         Ok(Prepared { settings, facts, snapshot, cpus, parts })
     }
@@ -167,7 +179,9 @@ impl Service {
         settings: ViewSettings,
         known: impl FnOnce() -> Option<T>,
     ) -> Result<T, Error> {
-        if settings.on_error != OnError::Stale {
+        // What is gone was perhaps replaced by something else.
+        let gone = matches!(&error, Error::Host(error) if error.is_gone());
+        if gone || settings.on_error != OnError::Stale {
             return Err(error);
         }
         let Some(value) = known() else { return Err(error) };
@@ -175,7 +189,8 @@ impl Service {
         Ok(value)
     }
 
-    /// Lends the view that is made of all that.
+    /// Lends the view that is made of all that. The kernel is not to be asked meanwhile: other readers of the
+    /// container's CPU times wait.
     pub(super) fn with_view<T>(
         &self,
         tenant: &Tenant,
@@ -185,27 +200,17 @@ impl Service {
         render: impl FnOnce(&View<'_>) -> T,
     ) -> T {
         let policy = &ready.settings.policy;
-        let load = if wants_load && policy.loadavg {
-            Some(tenant.load(&self.host, &ready.snapshot, &ready.cpus, true))
-        } else {
-            None
-        };
-        let lend = |cpu_view: &CpuView| {
-            render(&View {
-                snapshot: &ready.snapshot,
-                host: &ready.facts,
-                policy,
-                cpus: &ready.cpus,
-                cpu_view,
-                load: load.as_ref(),
-                reader,
-            })
-        };
-        if ready.parts.contain(Parts::CPU_USAGE) {
-            tenant.with_cpu_view(&ready.snapshot, &ready.cpus, policy.steal, lend)
-        } else {
-            lend(&CpuView::default())
+        let load = (wants_load && policy.loadavg).then(|| {
+            self.changed.store(true, Ordering::Relaxed);
+            tenant.load(&self.host, &ready.snapshot, &ready.cpus, true)
+        });
+        if !ready.parts.contain(Parts::CPU_USAGE) {
+            return render(&ready.view(&CpuView::default(), load.as_ref(), reader));
         }
+        self.changed.store(true, Ordering::Relaxed);
+        tenant.with_cpu_view(&ready.snapshot, &ready.cpus, policy.steal, |cpu_view| {
+            render(&ready.view(cpu_view, load.as_ref(), reader))
+        })
     }
 
     pub(super) fn forget_if_gone(&self, tenant: &Tenant, error: &Error) {
@@ -247,6 +252,25 @@ pub(super) struct Prepared {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) cpus: CpuLimits,
     parts: Parts,
+}
+
+impl Prepared {
+    fn view<'a>(
+        &'a self,
+        cpu_view: &'a CpuView,
+        load: Option<&'a LoadAverage>,
+        reader: Reader,
+    ) -> View<'a> {
+        View {
+            snapshot: &self.snapshot,
+            host: &self.facts,
+            policy: &self.settings.policy,
+            cpus: &self.cpus,
+            cpu_view,
+            load,
+            reader,
+        }
+    }
 }
 
 /// The parts of a snapshot that a text takes; the first estimate of a load goes by the number of CPUs too.
