@@ -93,7 +93,7 @@ pub struct Arguments {
     pub debug: bool,
 
     /// Options of the mount: SELinux's context=...; others of LXCFS have no effect
-    #[arg(short, value_name = "OPTION,...", value_delimiter = ',')]
+    #[arg(short, value_name = "OPTION,...")]
     pub options: Vec<String>,
 
     /// No effect: the daemon is always in the foreground
@@ -210,15 +210,29 @@ impl Arguments {
     /// [`Error::MountOption`] for an option that nobody knows.
     pub fn mount_options(&self, settings: &Settings) -> Result<mount::Options, Error> {
         let mut security = Vec::new();
-        for option in self.options.iter().filter(|option| !option.is_empty()) {
+        for option in self.each_option() {
             let name = option.split('=').next().unwrap_or_default();
             if mount::is_security_option(option) {
-                security.push(option.clone());
+                security.push(option.to_owned());
             } else if !WITHOUT_EFFECT.contains(&name) {
-                return Err(Error::MountOption { option: option.clone() });
+                return Err(Error::MountOption { option: option.to_owned() });
             }
         }
         Ok(mount::Options { security, replace: self.replace, writable: settings.psi_triggers })
+    }
+
+    /// Each option of all `-o`: commas within quotes belong to an SELinux context.
+    fn each_option(&self) -> impl Iterator<Item = &str> {
+        self.options
+            .iter()
+            .flat_map(|options| {
+                let mut quoted = false;
+                options.split(move |letter| {
+                    quoted ^= letter == '"';
+                    letter == ',' && !quoted
+                })
+            })
+            .filter(|option| !option.is_empty())
     }
 
     /// What was typed and has no effect, each with the reason.
@@ -230,7 +244,7 @@ impl Arguments {
             (self.enable_cgroup, "--enable-cgroup: there is no cgroup/ tree"),
             (self.single_threaded, "-s: see --threads"),
         ];
-        let options = self.options.iter().filter(|option| {
+        let options = self.each_option().filter(|option| {
             let name = option.split('=').next().unwrap_or_default();
             // These are what any mount of ours is.
             !matches!(name, "allow_other" | "direct_io" | "nodev" | "noexec" | "nosuid" | "ro")
@@ -308,8 +322,9 @@ mod tests {
             error.unwrap_err().to_string(),
             "cannot mount with -o color=red: there is no such option; leave it out"
         );
-        let options = parse("lxcfs -o context=a:b:c:s0 /x").mount_options(&Settings::default());
-        assert_eq!(options.unwrap().security, ["context=a:b:c:s0"]);
+        let options = parse("lxcfs -o ro,context=\"a:b:c:s0:c1,c2\",rw -o ,fscontext=x /x");
+        let security = options.mount_options(&Settings::default()).unwrap().security;
+        assert_eq!(security, ["context=\"a:b:c:s0:c1,c2\"", "fscontext=x"]);
     }
 
     #[test]

@@ -561,3 +561,27 @@ impl Filesystem for ViewFilesystem {
         reply.error(fuser::Errno::ENOTTY);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_ends_one_request_and_is_counted() {
+        let fake = cgview_testkit::FakeHost::new();
+        let host = cgview_host::Host::at(fake.path()).unwrap();
+        let filesystem = ViewFilesystem {
+            service: Arc::new(Service::new(host, crate::settings::ViewSettings::default())),
+            since: SystemTime::now(),
+            sizes: Sizes::Hidden,
+            notifier: Arc::default(),
+        };
+        let panicking =
+            filesystem.answer(Operation::Read, |_| -> Result<(), Errno> { panic!("as a test") });
+        assert_eq!(panicking.map_err(fuser::Errno::code), Err(Errno::IO.raw_os_error()));
+        let answered = filesystem.answer(Operation::Read, |_| Ok(7));
+        assert_eq!(answered.map_err(fuser::Errno::code), Ok(7));
+        let metrics = filesystem.service.metrics();
+        assert_eq!((metrics.panics.get(), metrics.requests(Operation::Read)), (1, 2));
+    }
+}

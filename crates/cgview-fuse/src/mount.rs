@@ -8,7 +8,7 @@ use std::{
     fs, io,
     os::{
         fd::{AsRawFd, OwnedFd},
-        unix::ffi::{OsStrExt, OsStringExt},
+        unix::ffi::OsStringExt,
     },
     path::{Path, PathBuf},
 };
@@ -290,12 +290,11 @@ fn unescape(text: &[u8]) -> OsString {
     OsString::from_vec(plain)
 }
 
-/// Whether a path can be given to mount(2) as the value of an option: a comma would end it.
+/// Whether an option is one that the kernel's security modules take (mount(8), "context=").
 pub(crate) fn is_security_option(option: &str) -> bool {
-    let name = option.split('=').next().unwrap_or_default();
-    option.as_bytes().contains(&b'=')
-        && matches!(name, "context" | "fscontext" | "defcontext" | "rootcontext")
-        && OsString::from(option).as_bytes().iter().all(|byte| !byte.is_ascii_control())
+    let known = ["context", "fscontext", "defcontext", "rootcontext"];
+    let named = option.split_once('=').is_some_and(|(name, _)| known.contains(&name));
+    named && !option.bytes().any(|byte| byte.is_ascii_control())
 }
 
 #[cfg(test)]
