@@ -32,7 +32,7 @@ impl Service {
     ///
     /// # Errors
     ///
-    /// What the reader gets: [`Error::errno`].
+    /// What the reader gets: [`Error::errno`](super::Error::errno).
     pub fn read(
         &self,
         caller: Caller,
