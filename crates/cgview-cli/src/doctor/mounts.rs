@@ -27,8 +27,8 @@ struct Daemon {
     /// Processes of other mount namespaces that have files of it bound over their own, the lowest pid of
     /// each.
     users: BTreeSet<i32>,
-    /// A file by which to try it.
-    file: Option<PathBuf>,
+    /// Files by which to try it: the best first.
+    files: Vec<PathBuf>,
 }
 
 /// Looks for mounts, and tries one file of each file system.
@@ -103,9 +103,25 @@ impl Daemon {
         };
         let relative = place.strip_prefix("/").unwrap_or(&place);
         let path = Path::new("/proc").join(pid.to_string()).join("root").join(relative);
-        if self.file.is_none() || is_whole {
-            self.file = Some(path);
+        // Other processes may be gone by the time that it is opened.
+        if is_own {
+            self.files.insert(0, path);
+        } else {
+            self.files.push(path);
         }
+    }
+
+    /// What comes of reading one of its files.
+    fn answer(&self) -> Answer {
+        let mut last = Answer::No(io::ErrorKind::NotFound.into());
+        for file in &self.files {
+            last = answer(file.clone());
+            let cannot_tell = [io::ErrorKind::NotFound, io::ErrorKind::PermissionDenied];
+            if !matches!(&last, Answer::No(error) if cannot_tell.contains(&error.kind())) {
+                break;
+            }
+        }
+        last
     }
 
     fn name(&self) -> String {
@@ -137,7 +153,7 @@ impl Daemon {
             }
             None => "start the daemon again".to_owned(),
         };
-        match self.file.clone().map_or(Answer::Yes, answer) {
+        match self.answer() {
             Answer::Yes => Check::ok(self.name(), format!("answers; {users}")),
             Answer::Dead => Check::broken(
                 self.name(),

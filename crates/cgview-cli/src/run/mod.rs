@@ -23,11 +23,12 @@ use std::{
     io::{self, PipeReader, Read, Write},
     os::fd::AsFd,
     process::ExitCode,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, anyhow};
 use rustix::{
-    event::{PollFd, PollFlags, poll},
+    event::{PollFd, PollFlags, Timespec, poll},
     io::retry_on_intr,
     mount::{MountPropagationFlags, mount_change},
     process::{Pid, WaitOptions, geteuid},
@@ -130,6 +131,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
 }
 
+/// How long a run that the terminal wants to end has to start: its command may run already, and handle
+/// the signal, before that is known here.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// How a run came to its end.
 #[derive(Debug)]
 enum Ended {
@@ -187,9 +192,13 @@ impl Run<'_> {
     /// Waits for the end of init, which tells by `report` whether the command runs.
     fn wait(&self, init: Pid, report: &mut PipeReader) -> anyhow::Result<Ended> {
         let mut reported = Vec::new();
-        let (mut starting, mut served, mut ended_by) = (true, true, None);
+        let (mut starting, mut served) = (true, true);
+        // The terminal's wish that a run ends which does not even start.
+        let mut asked: Option<(Received, Instant)> = None;
         loop {
-            let ready = self.poll(starting.then_some(&*report), served)?;
+            let left = asked.map(|(_, since)| GRACE.saturating_sub(since.elapsed()));
+            let patience = left.filter(|left| starting && !left.is_zero());
+            let ready = self.poll(starting.then_some(&*report), served, patience)?;
             if ready.report {
                 let mut bytes = [0; 4096];
                 let length = report.read(&mut bytes).context("cannot read from the init")?;
@@ -197,12 +206,15 @@ impl Run<'_> {
                 starting = length > 0;
             }
             while let Some(received) = self.signals.next().context("cannot read signals")? {
-                if starting && is_end(received) {
-                    ended_by = Some(received.signal + 128);
-                    process::send(init, libc::SIGKILL).context("cannot end the run")?;
-                } else if !starting && is_for_the_command(received) {
+                if is_for_the_command(received) {
+                    // Where the command does not run yet, init keeps it until then.
                     process::send(init, received.signal).context("cannot pass on a signal")?;
+                } else if starting && is_end(received) {
+                    asked.get_or_insert((received, Instant::now()));
                 }
+            }
+            if starting && asked.is_some_and(|(_, since)| since.elapsed() >= GRACE) {
+                process::send(init, libc::SIGKILL).context("cannot end the run")?;
             }
             if ready.keeper && served {
                 served = false;
@@ -215,18 +227,29 @@ impl Run<'_> {
                 report.read_to_end(&mut reported).context("cannot read from the init")?;
                 return Ok(match Failure::parse(&reported) {
                     Some(failure) => Ended::Failure(failure),
-                    None => Ended::Status(ended_by.unwrap_or(status)),
+                    None => Ended::Status(match asked {
+                        Some((received, _)) if starting => 128 + received.signal,
+                        _ => status,
+                    }),
                 });
             }
         }
     }
 
-    /// Waits until one of them has something.
-    fn poll(&self, report: Option<&PipeReader>, served: bool) -> anyhow::Result<Ready> {
+    /// Waits until one of them has something, but no longer than `patience`.
+    fn poll(
+        &self,
+        report: Option<&PipeReader>,
+        served: bool,
+        patience: Option<Duration>,
+    ) -> anyhow::Result<Ready> {
+        let patience = patience.and_then(|patience| Timespec::try_from(patience).ok());
+
         let mut fds = vec![PollFd::new(self.signals, PollFlags::IN)];
         fds.extend(report.map(|report| PollFd::new(report, PollFlags::IN)));
         fds.extend(served.then(|| PollFd::new(self.keeper, PollFlags::IN)));
-        retry_on_intr(|| poll(&mut fds, None)).context("cannot wait for the command")?;
+        retry_on_intr(|| poll(&mut fds, patience.as_ref()))
+            .context("cannot wait for the command")?;
         let mut ready = fds.iter().skip(1).map(|fd| !fd.revents().is_empty());
         Ok(Ready {
             report: report.is_some() && ready.next().unwrap_or(false),
