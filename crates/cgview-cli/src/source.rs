@@ -3,11 +3,7 @@
 use std::{fs, path::Path};
 
 use cgview_core::Policy;
-use cgview_fuse::{
-    Service,
-    arguments::Arguments,
-    settings::{OnError, Settings, ViewSettings},
-};
+use cgview_fuse::{Service, arguments::Arguments, settings::Settings};
 use cgview_host::Host;
 use clap::Parser;
 
@@ -32,13 +28,11 @@ pub(crate) fn open(host_root: Option<&Path>) -> anyhow::Result<Source> {
         None => configuration()?,
     };
     let host = if root == Path::new("/") { Host::live()? } else { Host::at(root)? };
-    // Whoever asks why should not be told something of before.
-    let view = ViewSettings { on_error: OnError::Fail, ..settings.view };
-    let service = Service::new(host, view);
+    let service = Service::new(host, settings.view);
     // Without a daemon there is no state, and counters begin with the container. A state of another
     // machine, or of an earlier boot, is refused.
     let _ = service.restore_from(&settings.state_file());
-    Ok(Source { service, policy: view.policy })
+    Ok(Source { service, policy: settings.view.policy })
 }
 
 /// The settings of the daemons that run.

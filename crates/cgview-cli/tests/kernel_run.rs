@@ -240,6 +240,35 @@ fn runs_at_the_same_time_have_different_cpus() {
 }
 
 #[test]
+fn a_container_s_root_cgroup_is_left_as_it_is() {
+    if !can_run(&["memory"]) {
+        return;
+    }
+    if !Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        return skip("needs cgroup v2 at /sys/fs/cgroup");
+    }
+    // The cgroup namespace of a container whose processes are in its root.
+    let tree = Tree::new().unwrap();
+    let cgroup = tree.cgroup("container");
+    let script = format!(
+        "echo $$ > {}/cgroup.procs; exec unshare --cgroup --mount sh -c '
+        mount -t cgroup2 cgroup2 /mnt && umount -l /sys/fs/cgroup && mount --move /mnt /sys/fs/cgroup &&
+        {{ {cgview} run --view own --memory 64M true; {cgview} run --view own true; echo $?; }}
+        cat /sys/fs/cgroup/cgroup.type /sys/fs/cgroup/cgroup.subtree_control'",
+        cgroup.dirs()[0].display(),
+        cgview = env!("CARGO_BIN_EXE_cgview"),
+    );
+    let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        stderr
+            .starts_with("cgview: cannot enable the memory controller in /sys/fs/cgroup\n\nhint: "),
+        "{stderr}"
+    );
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "0\ndomain\n", "{stderr}");
+}
+
+#[test]
 fn age_begins_with_the_run() {
     if !can_run(&[]) {
         return;

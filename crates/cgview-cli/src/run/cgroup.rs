@@ -188,8 +188,8 @@ impl RunCgroups {
             return Err(anyhow!(Advice::new(
                 format!("cannot enable the {name} controller in {}", root.display()),
                 format!(
-                    "processes in that cgroup itself keep its controllers from children; \
-                     move them to one of its children: {}",
+                    "children of a cgroup that has processes itself get no controllers; move those \
+                     of {} to one of its children.",
                     root.join("cgroup.procs").display()
                 ),
             )));
@@ -268,6 +268,14 @@ pub(crate) fn sweep() -> anyhow::Result<Vec<PathBuf>> {
 /// Enables in a tree's root the controllers that a run has a use for. Failures show later, if the
 /// controller is needed at all.
 fn enable(tree: &Tree) {
+    // In a container the root is a cgroup like others: while there are processes in it, the kernel
+    // refuses most controllers, and the threaded ones would make the children unfit for processes
+    // ("domain invalid").
+    let is_inner = tree.root.join("cgroup.type").exists();
+    let procs = fs::read(tree.root.join("cgroup.procs")).unwrap_or_default();
+    if is_inner && !procs.is_empty() {
+        return;
+    }
     for controller in ["memory", "cpu", "pids", "io", "cpuset"] {
         if tree.has(controller) {
             // One at a time: the kernel takes all names of a write or none.
