@@ -8,6 +8,9 @@
 //! another's FUSE connection and understand the inode numbers that the kernel holds. For that reason
 //! tables are only ever appended to.
 
+mod number;
+mod table;
+
 use alloc::{format, string::String, vec::Vec};
 
 /// Anything that has a path.
@@ -139,120 +142,6 @@ pub enum SysRule {
     Distance,
 }
 
-type Table = &'static [(&'static str, SysRule)];
-
-const CPU: Table = &[
-    ("online", SysRule::VisibleCpus),
-    ("offline", SysRule::Empty),
-    ("possible", SysRule::VisibleCpus),
-    ("present", SysRule::VisibleCpus),
-    ("enabled", SysRule::VisibleCpus),
-    ("kernel_max", SysRule::Host),
-    ("isolated", SysRule::CpuList),
-    ("nohz_full", SysRule::CpuList),
-    ("uevent", SysRule::Host),
-    ("modalias", SysRule::Host),
-    ("dispatching", SysRule::Host),
-];
-const VULNERABILITIES: Table = &[
-    ("gather_data_sampling", SysRule::Host),
-    ("ghostwrite", SysRule::Host),
-    ("indirect_target_selection", SysRule::Host),
-    ("itlb_multihit", SysRule::Host),
-    ("l1tf", SysRule::Host),
-    ("mds", SysRule::Host),
-    ("meltdown", SysRule::Host),
-    ("mmio_stale_data", SysRule::Host),
-    ("old_microcode", SysRule::Host),
-    ("reg_file_data_sampling", SysRule::Host),
-    ("retbleed", SysRule::Host),
-    ("spec_rstack_overflow", SysRule::Host),
-    ("spec_store_bypass", SysRule::Host),
-    ("spectre_v1", SysRule::Host),
-    ("spectre_v2", SysRule::Host),
-    ("srbds", SysRule::Host),
-    ("tsa", SysRule::Host),
-    ("tsx_async_abort", SysRule::Host),
-    ("vmscape", SysRule::Host),
-];
-const SMT: Table = &[("active", SysRule::Host), ("control", SysRule::Host)];
-const CPU_N: Table = &[
-    ("online", SysRule::Host),
-    ("uevent", SysRule::Host),
-    ("cpu_capacity", SysRule::Host),
-    // s390x.
-    ("address", SysRule::Host),
-    ("polarization", SysRule::Host),
-    ("dedicated", SysRule::Host),
-    ("configure", SysRule::Host),
-];
-const TOPOLOGY: Table = &[
-    ("core_id", SysRule::Host),
-    ("physical_package_id", SysRule::Host),
-    ("die_id", SysRule::Host),
-    ("cluster_id", SysRule::Host),
-    ("book_id", SysRule::Host),
-    ("drawer_id", SysRule::Host),
-    ("core_cpus", SysRule::CpuMask),
-    ("core_cpus_list", SysRule::CpuList),
-    ("core_siblings", SysRule::CpuMask),
-    ("core_siblings_list", SysRule::CpuList),
-    ("thread_siblings", SysRule::CpuMask),
-    ("thread_siblings_list", SysRule::CpuList),
-    ("package_cpus", SysRule::CpuMask),
-    ("package_cpus_list", SysRule::CpuList),
-    ("die_cpus", SysRule::CpuMask),
-    ("die_cpus_list", SysRule::CpuList),
-    ("cluster_cpus", SysRule::CpuMask),
-    ("cluster_cpus_list", SysRule::CpuList),
-    ("book_siblings", SysRule::CpuMask),
-    ("book_siblings_list", SysRule::CpuList),
-    ("drawer_siblings", SysRule::CpuMask),
-    ("drawer_siblings_list", SysRule::CpuList),
-];
-const CPUFREQ: Table = &[
-    ("base_frequency", SysRule::Host),
-    ("cpuinfo_max_freq", SysRule::Host),
-    ("cpuinfo_min_freq", SysRule::Host),
-    ("scaling_cur_freq", SysRule::Host),
-    ("scaling_driver", SysRule::Host),
-    ("scaling_governor", SysRule::Host),
-    ("scaling_max_freq", SysRule::Host),
-    ("scaling_min_freq", SysRule::Host),
-];
-const CACHE_INDEX: Table = &[
-    ("allocation_policy", SysRule::Host),
-    ("coherency_line_size", SysRule::Host),
-    ("id", SysRule::Host),
-    ("level", SysRule::Host),
-    ("number_of_sets", SysRule::Host),
-    ("physical_line_partition", SysRule::Host),
-    ("shared_cpu_list", SysRule::CpuList),
-    ("shared_cpu_map", SysRule::CpuMask),
-    ("size", SysRule::Host),
-    ("type", SysRule::Host),
-    ("ways_of_associativity", SysRule::Host),
-    ("write_policy", SysRule::Host),
-];
-const NODE: Table = &[
-    ("online", SysRule::NodeList),
-    ("possible", SysRule::NodeList),
-    ("has_cpu", SysRule::NodeList),
-    ("has_memory", SysRule::NodeList),
-    ("has_normal_memory", SysRule::NodeList),
-    ("has_high_memory", SysRule::NodeList),
-    ("has_generic_initiator", SysRule::NodeList),
-    ("uevent", SysRule::Host),
-];
-const NODE_N: Table = &[
-    ("cpulist", SysRule::CpuList),
-    ("cpumap", SysRule::CpuMask),
-    ("distance", SysRule::Distance),
-    ("meminfo", SysRule::NodeMeminfo),
-    ("numastat", SysRule::Numastat),
-    ("uevent", SysRule::Host),
-];
-
 /// How many `indexK` directories of a CPU's cache are looked for.
 const CACHE_INDEXES: u8 = 16;
 
@@ -343,27 +232,6 @@ impl File {
 }
 
 impl Dir {
-    const fn table(self) -> Table {
-        match self {
-            Dir::Cpu => CPU,
-            Dir::Vulnerabilities => VULNERABILITIES,
-            Dir::Smt => SMT,
-            Dir::CpuN(_) => CPU_N,
-            Dir::Topology(_) => TOPOLOGY,
-            Dir::Cpufreq(_) => CPUFREQ,
-            Dir::CacheIndex(..) => CACHE_INDEX,
-            Dir::Node => NODE,
-            Dir::NodeN(_) => NODE_N,
-            Dir::Root
-            | Dir::Proc
-            | Dir::Pressure
-            | Dir::Sys
-            | Dir::Devices
-            | Dir::System
-            | Dir::Cache(_) => &[],
-        }
-    }
-
     /// The directory above; the root is its own parent.
     #[must_use]
     pub const fn parent(self) -> Dir {
@@ -535,60 +403,6 @@ impl Entry {
             },
         )
     }
-
-    /// Its number: 1 for the root, as FUSE wants it, and below 2^48.
-    #[must_use]
-    pub fn id(self) -> u64 {
-        match self {
-            Entry::Dir(dir) => {
-                let (tag, number, index) = dir.parts();
-                if dir == Dir::Root { 1 } else { pack(KIND_DIR, tag, number, index, 0) }
-            }
-            Entry::File(File::Proc(file)) => pack(KIND_PROC, file as u8, 0, 0, 0),
-            Entry::File(File::Sys(file)) => {
-                let (tag, number, index) = file.dir.parts();
-                pack(KIND_SYS, tag, number, index, file.leaf)
-            }
-            Entry::Link(Link::NodeOfCpu { cpu, node }) => {
-                let [high, low] = node.to_be_bytes();
-                pack(KIND_LINK, 0, cpu, high, low)
-            }
-            Entry::Link(Link::CpuOfNode { node, cpu }) => {
-                let [high, low] = cpu.to_be_bytes();
-                pack(KIND_LINK, 1, node, high, low)
-            }
-        }
-    }
-
-    /// The entry of that number, if there is one.
-    #[must_use]
-    pub fn from_id(id: u64) -> Option<Entry> {
-        if id == 1 {
-            return Some(Entry::Dir(Dir::Root));
-        }
-        let [0, 0, kind, tag, high, low, index, leaf] = id.to_be_bytes() else { return None };
-        let number = u16::from_be_bytes([high, low]);
-        let entry = match kind {
-            KIND_DIR => Entry::Dir(Dir::from_parts(tag, number, index)?),
-            KIND_PROC => Entry::File(File::Proc(*ProcFile::ALL.get(usize::from(tag))?)),
-            KIND_SYS => {
-                let dir = Dir::from_parts(tag, number, index)?;
-                dir.table().get(usize::from(leaf))?;
-                Entry::File(File::Sys(SysFile { dir, leaf }))
-            }
-            KIND_LINK => {
-                let other = u16::from_be_bytes([index, leaf]);
-                match tag {
-                    0 => Entry::Link(Link::NodeOfCpu { cpu: number, node: other }),
-                    1 => Entry::Link(Link::CpuOfNode { node: number, cpu: other }),
-                    _ => return None,
-                }
-            }
-            _ => return None,
-        };
-        // One number for each entry: fields that a kind does not use are zero.
-        (entry.id() == id).then_some(entry)
-    }
 }
 
 impl Link {
@@ -599,61 +413,6 @@ impl Link {
             Link::NodeOfCpu { node, .. } => format!("../../node/node{node}"),
             Link::CpuOfNode { cpu, .. } => format!("../../cpu/cpu{cpu}"),
         }
-    }
-}
-
-const KIND_DIR: u8 = 1;
-const KIND_PROC: u8 = 2;
-const KIND_SYS: u8 = 3;
-const KIND_LINK: u8 = 4;
-
-fn pack(kind: u8, tag: u8, number: u16, index: u8, leaf: u8) -> u64 {
-    let [high, low] = number.to_be_bytes();
-    u64::from_be_bytes([0, 0, kind, tag, high, low, index, leaf])
-}
-
-impl Dir {
-    fn parts(self) -> (u8, u16, u8) {
-        match self {
-            Dir::Root => (0, 0, 0),
-            Dir::Proc => (1, 0, 0),
-            Dir::Pressure => (2, 0, 0),
-            Dir::Sys => (3, 0, 0),
-            Dir::Devices => (4, 0, 0),
-            Dir::System => (5, 0, 0),
-            Dir::Cpu => (6, 0, 0),
-            Dir::Vulnerabilities => (7, 0, 0),
-            Dir::Smt => (8, 0, 0),
-            Dir::CpuN(cpu) => (9, cpu, 0),
-            Dir::Topology(cpu) => (10, cpu, 0),
-            Dir::Cpufreq(cpu) => (11, cpu, 0),
-            Dir::Cache(cpu) => (12, cpu, 0),
-            Dir::CacheIndex(cpu, index) => (13, cpu, index),
-            Dir::Node => (14, 0, 0),
-            Dir::NodeN(node) => (15, node, 0),
-        }
-    }
-
-    fn from_parts(tag: u8, number: u16, index: u8) -> Option<Dir> {
-        Some(match tag {
-            0 => Dir::Root,
-            1 => Dir::Proc,
-            2 => Dir::Pressure,
-            3 => Dir::Sys,
-            4 => Dir::Devices,
-            5 => Dir::System,
-            6 => Dir::Cpu,
-            7 => Dir::Vulnerabilities,
-            8 => Dir::Smt,
-            9 => Dir::CpuN(number),
-            10 => Dir::Topology(number),
-            11 => Dir::Cpufreq(number),
-            12 => Dir::Cache(number),
-            13 => Dir::CacheIndex(number, index),
-            14 => Dir::Node,
-            15 => Dir::NodeN(number),
-            _ => return None,
-        })
     }
 }
 
