@@ -414,14 +414,21 @@ fn what_a_killed_keeper_leaves_is_swept_by_the_next_run() {
     if !can_run(&["memory"]) {
         return;
     }
-    let (run, _) = Running::start(run("--memory 64M", "echo ready; exec sleep 60"));
+    let mut command = run("--memory 64M", "echo ready; exec sleep 60");
+    let (mut run, _) = Running::start({
+        command.stderr(Stdio::piped());
+        command
+    });
     let pid = run.pid();
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
     let keeper = children
         .split_whitespace()
         .find(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap() == "cgview-keeper\n");
-    // Before it has gone, the run goes on without a view, and says so.
     send(keeper.unwrap().parse().unwrap(), Signal::KILL);
+    // The command goes on, but its files are dead.
+    let mut warning = String::new();
+    BufReader::new(run.child.stderr.take().unwrap()).read_line(&mut warning).unwrap();
+    assert!(warning.starts_with("cgview: warning: the server of the view has ended"), "{warning}");
     run.signal(Signal::KILL);
     drop(run);
     assert!(!cgroups(pid).is_empty());
