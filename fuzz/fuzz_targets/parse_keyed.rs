@@ -3,7 +3,11 @@
 
 use std::io::Write as _;
 
-use cgview_core::{Usec, host::HostMemory, parse};
+use cgview_core::{
+    Bytes, HostFacts, Usec,
+    host::{HostMemory, HostNode},
+    parse,
+};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &[u8]| {
@@ -34,5 +38,17 @@ fuzz_target!(|text: &[u8]| {
         assert!(times.len() <= text.len());
         assert!(times.iter().all(|&time| time <= Usec(u64::MAX / 1000)));
     }
-    let _ = HostMemory::parse(text);
+    let each = parse::cpuacct_usage_percpu(text).unwrap_or_default();
+    let (list, kinds) = text.split_at(text.iter().position(|&byte| byte == b'\n').unwrap_or(0));
+    let kinds = parse::cpuacct_usage_all(kinds).unwrap_or_default();
+    for each in [each, parse::cpuacct_usage_percpu(list).unwrap_or_default()] {
+        let per_cpu = parse::cpuacct_per_cpu(&each, &kinds);
+        assert!(per_cpu.iter().map(|(_, time)| time.sum()).eq(each), "each CPU's time, split");
+    }
+    let memory = HostMemory::parse(text);
+    if let Ok(host) = HostFacts::parse(text, b"0-3\n", Vec::new(), Bytes::from_kib(4)) {
+        assert_eq!(host.memory, memory);
+    }
+    let node = HostNode::parse(0, b"0-3\n", text).expect("a list of CPUs");
+    assert_eq!(node.total.kib() * 1024, node.total.0.min(u64::MAX - 1023));
 });

@@ -7,7 +7,7 @@ use std::{error::Error, fs, io::Write as _, path::Path, sync::Arc};
 
 use cgview_core::{
     Bytes, File, HostFacts, Limit, Policy, Reader, Snapshot, View, cpu_view::CpuView,
-    effective::CpuLimits, host::HostMemory, parse, snapshot::*, tree::ProcFile,
+    effective::CpuLimits, parse, snapshot::*, tree::ProcFile,
 };
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -46,8 +46,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
 
     let host_text = fs::read("/proc/meminfo")?;
-    let (policy, memory) = (Policy::default(), HostMemory::parse(&host_text));
-    let host = HostFacts { memory, page_size: Bytes(4096), ..HostFacts::default() };
+    let online = fs::read("/sys/devices/system/cpu/online")?;
+    let host = HostFacts::parse(&host_text, &online, Vec::new(), Bytes::from_kib(4))?;
+    let policy = Policy::default();
     let view = View {
         snapshot: &snapshot,
         host: &host,
