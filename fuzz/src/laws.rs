@@ -181,8 +181,10 @@ pub fn cpuinfo(input: &[u8]) {
         return;
     }
     let processors = lines(&text).filter_map(|line| line.strip_prefix(b"processor\t: "));
-    for cpu in processors.filter_map(|cpu| number(cpu.trim_ascii_end())) {
-        assert!(cpu < u64::from(situation.cpus.visible.len()), "processor {cpu}");
+    let numbers = processors.filter_map(|cpu| number(cpu.trim_ascii_end()));
+    // The kernel's numbers have 32 bits.
+    for cpu in numbers.filter_map(|cpu| u32::try_from(cpu).ok()) {
+        assert!(cpu < situation.cpus.visible.len(), "processor {cpu}");
     }
 }
 
