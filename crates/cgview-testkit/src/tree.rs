@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::atomic::{AtomicUsize, Ordering},
     thread,
@@ -57,7 +58,7 @@ impl Tree {
         }
         remove_leftovers(&hierarchies);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{PREFIX}{}-{number}", std::process::id());
+        let name = format!("{}{}-{number}", prefix(), std::process::id());
         let tree = Tree { hierarchies, name };
         tree.make("", true);
         Some(tree)
@@ -147,8 +148,12 @@ impl Tree {
     }
 }
 
-/// What the names of all trees begin with; the pid of the test follows.
-const PREFIX: &str = "cgview-test-";
+/// What the names of the trees begin with that tests of this pid namespace make; the pid of the test
+/// follows, which says nothing to those of other namespaces.
+fn prefix() -> String {
+    let namespace = fs::metadata("/proc/self/ns/pid").unwrap().ino();
+    format!("cgview-tree-{namespace}-")
+}
 
 impl Drop for Tree {
     fn drop(&mut self) {
@@ -287,12 +292,13 @@ fn mounted() -> Vec<Mounted> {
 
 /// Removes the trees of tests that were killed.
 fn remove_leftovers(hierarchies: &[Mounted]) {
+    let prefix = prefix();
     for hierarchy in hierarchies {
         for entry in fs::read_dir(&hierarchy.dir).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let pid = name
                 .to_str()
-                .and_then(|name| name.strip_prefix(PREFIX))
+                .and_then(|name| name.strip_prefix(&prefix))
                 .and_then(|rest| rest.split('-').next());
             if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
                 remove(&entry.path());
