@@ -1,6 +1,6 @@
 //! The laws that a rendered text keeps, whatever the host's text and the situation.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use cgview_core::{
     File, Mask,
@@ -123,7 +123,7 @@ fn memory_limits(situation: &Situation) -> MemoryLimits {
 }
 
 /// The lines `Name: NUMBER` and `Name: NUMBER kB`.
-fn sizes(text: &[u8]) -> HashMap<Vec<u8>, u64> {
+fn sizes(text: &[u8]) -> BTreeMap<Vec<u8>, u64> {
     let line = |line: &[u8]| match words(line)[..] {
         // A name stands at the start of its line.
         [name, ..] if !line.starts_with(name) => None,
