@@ -44,7 +44,7 @@ pub(crate) fn render(view: &View<'_>, host: &[u8], out: &mut Output<'_>) {
     let why = visible_why(view);
     for piece in &pieces {
         match piece.cpu {
-            None => frame(piece.text, count, why, out),
+            None => frame(piece.text, count, packages.most_threads(), why, out),
             Some(cpu) if visible.contains(cpu) => {
                 block(piece, visible.rank(cpu), &packages, why, out);
             }
@@ -195,7 +195,8 @@ struct Packages<'a>(BTreeMap<[Option<&'a [u8]>; 3], Package<'a>>);
 #[derive(Default)]
 struct Package<'a> {
     siblings: u64,
-    cores: BTreeSet<Option<&'a [u8]>>,
+    /// With the number of visible CPUs of each.
+    cores: BTreeMap<Option<&'a [u8]>, u64>,
     host_cores: BTreeSet<Option<&'a [u8]>>,
 }
 
@@ -209,10 +210,15 @@ impl<'a> Packages<'a> {
             package.host_cores.insert(piece.topology.core);
             if visible.contains(cpu) {
                 package.siblings += 1;
-                package.cores.insert(piece.topology.core);
+                *package.cores.entry(piece.topology.core).or_default() += 1;
             }
         }
         Packages(packages)
+    }
+
+    /// The most visible CPUs that any core has, if that can be told.
+    fn most_threads(&self) -> Option<u64> {
+        self.0.values().flat_map(|package| package.cores.values()).copied().max()
     }
 
     /// The `siblings` and `cpu cores` to show for a CPU: never more than the host says, and never more
@@ -258,10 +264,19 @@ fn block<'a>(
     }
 }
 
-/// Appends what is said of the machine; only how many CPUs it has is another number.
-fn frame(text: &[u8], count: u32, why: Why, out: &mut Output<'_>) {
+/// Appends what is said of the machine; only how many CPUs it has is another number, and how many threads its
+/// cores have.
+fn frame(text: &[u8], count: u32, threads: Option<u64>, why: Why, out: &mut Output<'_>) {
     for line in lines(text) {
-        match field(line).0 {
+        let (name, value) = field(line);
+        match name {
+            // s390 (`smp_cpu_mtid`); cores that lost threads are not told apart from such that never had any.
+            b"max thread id" => match (threads, decimal(value)) {
+                (Some(threads), Some(host)) => {
+                    put_value(line, threads.saturating_sub(1).min(host), why, out);
+                }
+                _ => out.copy(line),
+            },
             // s390; sparc; alpha; xtensa.
             b"# processors" | b"ncpus probed" | b"ncpus active" | b"cpus detected"
             | b"cpus active" | b"CPU count" => put_value(line, count.into(), why, out),

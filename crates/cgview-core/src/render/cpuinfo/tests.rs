@@ -175,6 +175,31 @@ fn s390_has_a_count_and_lists_each_cpu_twice() {
     assert_eq!(render("0-1,3-4", "3", &old(host)), old(text(1, &[(0, 3)], 1)));
 }
 
+// `smp_cpu_mtid`, from which lscpu takes the threads of a core.
+#[test]
+fn s390_has_the_highest_thread_of_its_visible_cores() {
+    let text = |highest: u32, cpus: &[(u32, u32)], cores: u32| {
+        let head = format!(
+            "vendor_id       : IBM/S390\n# processors    : {}\nmax thread id   : {highest}\n",
+            cpus.len()
+        );
+        let lines = cpus.iter().map(|(cpu, _)| format!("processor {cpu}: version = FF\n"));
+        let blocks = cpus.iter().map(|(cpu, core)| {
+            format!(
+                "\ncpu number      : {cpu}\nphysical id     : 0\ncore id         : {core}\n\
+                 siblings        : {}\ncpu cores       : {cores}\n",
+                cpus.len()
+            )
+        });
+        head + &lines.chain(blocks).collect::<String>()
+    };
+    let host = text(1, &[(0, 0), (1, 0), (2, 1), (3, 1)], 2);
+    assert_eq!(render("0-3", "0,2", &host), text(0, &[(0, 0), (1, 1)], 2));
+    assert_eq!(render("0-3", "1-3", &host), text(1, &[(0, 0), (1, 1), (2, 1)], 2));
+    let old = |text: String| text.split("\ncpu number").next().unwrap().to_string();
+    assert_eq!(render("0-3", "3", &old(host)), old(text(1, &[(0, 1)], 1)));
+}
+
 #[test]
 fn powerpc_keeps_its_trailer() {
     let block = |cpu: u32, clock: u32| {
