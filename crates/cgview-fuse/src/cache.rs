@@ -1,7 +1,6 @@
 //! What was read and is still good: callers by their thread, and files of the host.
 //!
-//! All of it is bounded, and no lock is held while the kernel is asked, save the one of the caller that
-//! asks.
+//! All of it is bounded, and no lock is held while the kernel is asked.
 
 use std::{
     collections::HashMap,
@@ -30,7 +29,7 @@ const MOST_CALLERS: usize = 256;
 struct Seen {
     last: Instant,
     /// What is kept of one that asked twice. Most never do: they read one file and end.
-    kept: Option<Arc<Mutex<KeptCaller>>>,
+    kept: Option<Arc<KeptCaller>>,
 }
 
 impl Callers {
@@ -58,8 +57,7 @@ impl Callers {
                 host.caller(tid)
             }
             Some(Some(kept)) => {
-                let checked = kept.lock().check(host).cloned();
-                match checked {
+                match kept.check(host) {
                     Ok(caller) => {
                         counters.hits.inc();
                         Ok(caller)
@@ -76,9 +74,9 @@ impl Callers {
             Some(None) => {
                 counters.misses.inc();
                 let kept = host.keep(tid)?;
-                let caller = kept.caller().clone();
+                let (caller, _) = kept.caller();
                 if let Some(seen) = shard.lock().get_mut(&tid) {
-                    seen.kept = Some(Arc::new(Mutex::new(kept)));
+                    seen.kept = Some(Arc::new(kept));
                 }
                 Ok(caller)
             }

@@ -1,12 +1,14 @@
 //! Who asks, and which container that makes.
 
 use std::{
+    cell::RefCell,
     os::fd::{AsFd, OwnedFd},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use cgview_core::{parse::status_nspid, view::Reader};
+use parking_lot::Mutex;
 use rustix::io::Errno;
 
 use crate::{
@@ -114,14 +116,9 @@ impl Host {
         let mut membership = Vec::new();
         read_membership(&file, tid, &mut membership)?;
         let caller = Caller::find(self, &process, &membership)?;
-        let open = self.budget.take(2).map(|token| Open {
-            process,
-            file,
-            membership,
-            text: Vec::new(),
-            _token: token,
-        });
-        Ok(KeptCaller { tid, caller, checked: Instant::now(), open })
+        let open = self.budget.take(2).map(|token| Open { process, file, _token: token });
+        let known = Known { caller, membership, checked: Instant::now() };
+        Ok(KeptCaller { tid, known: Mutex::new(known), open })
     }
 }
 
@@ -139,26 +136,36 @@ fn read_membership(file: &OwnedFd, tid: u32, text: &mut Vec<u8>) -> Result<()> {
 #[derive(Debug)]
 pub struct KeptCaller {
     tid: u32,
-    caller: Caller,
-    checked: Instant,
+    known: Mutex<Known>,
     open: Option<Open>,
+}
+
+/// What was found last. The lock of it is never held while the kernel is asked.
+#[derive(Debug)]
+struct Known {
+    caller: Caller,
+    membership: Vec<u8>,
+    checked: Instant,
 }
 
 #[derive(Debug)]
 struct Open {
     process: Process,
     file: OwnedFd,
-    membership: Vec<u8>,
-    /// Scratch.
-    text: Vec<u8>,
     _token: Token,
 }
 
+thread_local! {
+    /// Where memberships are read to: one buffer for each thread, grown once.
+    static TEXT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 impl KeptCaller {
-    /// What was found last.
+    /// What was found last, and how long ago it was checked whether it is still so.
     #[must_use]
-    pub fn caller(&self) -> &Caller {
-        &self.caller
+    pub fn caller(&self) -> (Caller, Duration) {
+        let known = self.known.lock();
+        (known.caller.clone(), known.checked.elapsed())
     }
 
     /// The caller as it is now: found again if it moved to another cgroup, and once a second.
@@ -167,19 +174,38 @@ impl KeptCaller {
     ///
     /// [`Error::Gone`] if the process ended, even if its number belongs to another one now; else those of
     /// [`Host::caller`].
-    pub fn check(&mut self, host: &Host) -> Result<&Caller> {
-        match &mut self.open {
-            Some(open) => {
-                read_membership(&open.file, self.tid, &mut open.text)?;
-                if open.text != open.membership || self.checked.elapsed() >= TRUSTED_FOR {
-                    self.caller = Caller::find(host, &open.process, &open.text)?;
-                    std::mem::swap(&mut open.membership, &mut open.text);
-                    self.checked = Instant::now();
-                }
-            }
+    pub fn check(&self, host: &Host) -> Result<Caller> {
+        let Some(open) = &self.open else {
             // There were too many to keep it open, and so its number is all there is.
-            None => self.caller = host.caller(self.tid)?,
+            let caller = host.caller(self.tid)?;
+            let mut known = self.known.lock();
+            known.caller = caller.clone();
+            known.checked = Instant::now();
+            return Ok(caller);
+        };
+        let mut text = TEXT.take();
+        let checked = self.check_open(host, open, &mut text);
+        TEXT.set(text);
+        checked
+    }
+
+    fn check_open(&self, host: &Host, open: &Open, text: &mut Vec<u8>) -> Result<Caller> {
+        let asked = Instant::now();
+        read_membership(&open.file, self.tid, text)?;
+        {
+            let known = self.known.lock();
+            if *text == known.membership && known.checked.elapsed() < TRUSTED_FOR {
+                return Ok(known.caller.clone());
+            }
         }
-        Ok(&self.caller)
+        let caller = Caller::find(host, &open.process, text)?;
+        let mut known = self.known.lock();
+        // Somebody may have asked later, and been answered sooner.
+        if known.checked <= asked {
+            known.caller = caller.clone();
+            known.membership.clone_from(text);
+            known.checked = asked;
+        }
+        Ok(caller)
     }
 }

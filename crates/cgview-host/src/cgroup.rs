@@ -266,7 +266,7 @@ mod tests {
         let sample = |budget| {
             let mut host = Host::at(fake.path()).unwrap();
             host.budget = Budget::new(budget);
-            let mut kept = host.keep(100).unwrap();
+            let kept = host.keep(100).unwrap();
             let mut snapshot = Snapshot::default();
             for _ in 0..2 {
                 kept.check(&host)

@@ -35,14 +35,19 @@ pub(crate) fn read(host: &Host, meminfo: &[u8], known: &Mutex<Nodes>) -> Result<
     let memory = HostMemory::parse(meminfo);
 
     let now = host.boottime()?;
-    let mut known = known.lock();
-    let recent = known.read.is_some_and(|read| now.saturating_sub(read) < TRUSTED_FOR);
-    if !recent || known.online != online {
-        *known =
-            Nodes { read: Some(now), online: online.clone(), nodes: read_nodes(host, &mut text)? };
-    }
-    let nodes = known.nodes.clone();
-    drop(known);
+    let nodes = {
+        let known = known.lock();
+        let recent = known.read.is_some_and(|read| now.saturating_sub(read) < TRUSTED_FOR);
+        (recent && known.online == online).then(|| known.nodes.clone())
+    };
+    let nodes = match nodes {
+        Some(nodes) => nodes,
+        None => {
+            let nodes = read_nodes(host, &mut text)?;
+            *known.lock() = Nodes { read: Some(now), online: online.clone(), nodes: nodes.clone() };
+            nodes
+        }
+    };
     Ok(HostFacts { memory, online, nodes, page_size: page_size(host, meminfo, &mut text) })
 }
 

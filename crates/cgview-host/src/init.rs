@@ -107,26 +107,38 @@ impl Init {
             Errno::SRCH => Error::Gone { pid: self.pid() },
             errno => Error::read(self.process.path("cgroup"), errno),
         })?;
-        let mut home = self.home.lock();
-        if text == home.text && home.checked.elapsed() < TRUSTED_FOR {
-            return Ok(home.paths.clone());
-        }
+        let (namespaces, paths) = {
+            let home = self.home.lock();
+            let same = text == home.text;
+            if same && home.checked.elapsed() < TRUSTED_FOR {
+                return Ok(home.paths.clone());
+            }
+            (home.namespaces, Some(home.paths.clone()).filter(|paths| same && !paths.is_empty()))
+        };
+        // The kernel is asked without the lock: other readers of the container have what was found before.
+        let checked = Instant::now();
         let own = self.own_cgroup_namespace(host)?;
-        if text != home.text || own != home.namespaces || home.paths.is_empty() {
-            let paths = host.absolute_paths(self.pid(), &text)?;
-            let roots = own.map(|own| host.namespace_roots(&self.process, own, &paths));
-            let root = |index: usize| roots.as_ref().and_then(|roots| roots.get(index)?.clone());
-            let cut = |path: &Option<String>| path.as_deref().map(|path| cut_leaf(path).to_owned());
-            home.paths = paths
-                .iter()
-                .enumerate()
-                .map(|(index, path)| root(index).or_else(|| cut(path)))
-                .collect();
-            home.text = text;
-            home.namespaces = own;
+        let paths = match paths.filter(|_| own == namespaces) {
+            Some(paths) => paths,
+            None => {
+                let paths = host.absolute_paths(self.pid(), &text)?;
+                let roots = own.map(|own| host.namespace_roots(&self.process, own, &paths));
+                let root =
+                    |index: usize| roots.as_ref().and_then(|roots| roots.get(index)?.clone());
+                let cut =
+                    |path: &Option<String>| path.as_deref().map(|path| cut_leaf(path).to_owned());
+                paths
+                    .iter()
+                    .enumerate()
+                    .map(|(index, path)| root(index).or_else(|| cut(path)))
+                    .collect()
+            }
+        };
+        let mut home = self.home.lock();
+        if home.checked <= checked {
+            *home = Home { text, checked, namespaces: own, paths: Paths::clone(&paths) };
         }
-        home.checked = Instant::now();
-        Ok(home.paths.clone())
+        Ok(paths)
     }
 
     /// The init's cgroup namespace, if it was made for this container: it is neither the host's nor that
@@ -181,11 +193,19 @@ impl Inits {
         let init = Arc::new(Init::open(host, process)?);
         let paths = init.paths(host)?;
         if init._token.is_some() {
-            let mut inits = self.0.lock();
-            if inits.len() >= inits.capacity() {
-                inits.retain(|_, init| init.is_alive());
+            let known: Vec<_> = {
+                let mut inits = self.0.lock();
+                let full = inits.len() >= inits.capacity();
+                inits.insert(namespace, init.clone());
+                if full {
+                    inits.iter().map(|(&of, init)| (of, init.clone())).collect()
+                } else {
+                    vec![]
+                }
+            };
+            for (of, init) in known.into_iter().filter(|(_, init)| !init.is_alive()) {
+                self.forget(of, &init);
             }
-            inits.insert(namespace, init.clone());
         }
         Ok(Some((init, paths)))
     }

@@ -152,9 +152,7 @@ impl Root {
 pub(crate) fn read_all(file: BorrowedFd<'_>, text: &mut Vec<u8>) -> Result<(), Errno> {
     text.clear();
     loop {
-        if text.capacity() - text.len() < READ_SIZE {
-            text.reserve(READ_SIZE);
-        }
+        make_room(text)?;
         let offset = text.len() as u64;
         let read = retry(|| rustix::io::pread(file, rustix::buffer::spare_capacity(text), offset))?;
         if read == 0 {
@@ -168,9 +166,7 @@ pub(crate) fn read_all(file: BorrowedFd<'_>, text: &mut Vec<u8>) -> Result<(), E
 pub(crate) fn read_once(file: BorrowedFd<'_>, text: &mut Vec<u8>) -> Result<(), Errno> {
     text.clear();
     loop {
-        if text.capacity() - text.len() < READ_SIZE {
-            text.reserve(READ_SIZE);
-        }
+        make_room(text)?;
         let room = text.capacity() - text.len();
         let offset = text.len() as u64;
         let read = retry(|| rustix::io::pread(file, rustix::buffer::spare_capacity(text), offset))?;
@@ -179,6 +175,22 @@ pub(crate) fn read_once(file: BorrowedFd<'_>, text: &mut Vec<u8>) -> Result<(), 
         }
     }
 }
+
+fn make_room(text: &mut Vec<u8>) -> Result<(), Errno> {
+    if text.len() > MOST_TEXT {
+        // Whoever keeps the buffer is not to keep all that memory.
+        *text = Vec::new();
+        return Err(Errno::FBIG);
+    }
+    if text.capacity() - text.len() < READ_SIZE {
+        text.try_reserve(READ_SIZE).map_err(|_| Errno::NOMEM)?;
+    }
+    Ok(())
+}
+
+/// The most that is read of a file: `tasks` of a cgroup with four million of them has less, and so has
+/// `cpuinfo` of thousands of CPUs.
+const MOST_TEXT: usize = 64 << 20;
 
 /// The least room that a read is given: more than any single file of a cgroup needs, as a rule.
 const READ_SIZE: usize = 8192;

@@ -267,11 +267,11 @@ fn a_caller_that_moves_is_found_again() {
     let process = |cgroup| FakeProcess { pid: 300, ppid: 1, cgroup, ..FakeProcess::default() };
     let case = Case::new().process(&process("0::/a\n"));
     let host = Host::at(case.fake.path()).unwrap();
-    let mut kept = host.keep(300).unwrap();
+    let kept = host.keep(300).unwrap();
     assert_eq!(kept.check(&host).unwrap().container.id().as_str(), "cgroup:unified=/a");
     case.fake.process(&process("0::/b\n"));
     assert_eq!(kept.check(&host).unwrap().container.id().as_str(), "cgroup:unified=/b");
-    assert_eq!(kept.caller().container.id().as_str(), "cgroup:unified=/b");
+    assert_eq!(kept.caller().0.container.id().as_str(), "cgroup:unified=/b");
 }
 
 #[test]

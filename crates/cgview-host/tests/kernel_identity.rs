@@ -233,7 +233,7 @@ fn a_thread_may_ask() {
     let host = Host::live().unwrap();
     let container = host.caller(tid).unwrap().container;
     assert_is(&tree, &container, &cgroup);
-    let mut kept = host.keep(tid).unwrap();
+    let kept = host.keep(tid).unwrap();
     assert!(Arc::ptr_eq(&kept.check(&host).unwrap().container, &container));
 }
 
@@ -247,7 +247,7 @@ fn a_reused_pid_is_not_who_it_was() {
     for _ in 0..50 {
         let first = Spawn::new().cgroup(&one).run(pause);
         let pid = first.pid();
-        let mut kept = host.keep(pid).unwrap();
+        let kept = host.keep(pid).unwrap();
         let id = kept.check(&host).unwrap().container.id().clone();
         drop(first);
         let error = kept.check(&host).unwrap_err();
@@ -273,7 +273,7 @@ fn an_init_that_moves_below_its_cgroup_stays_in_its_container() {
     let cgroup = tree.bare_cgroup("ct");
     let init = Spawn::new().cgroup(&cgroup).container().run(pause);
     let host = Host::live().unwrap();
-    let mut kept = host.keep(init.pid()).unwrap();
+    let kept = host.keep(init.pid()).unwrap();
     let before = kept.check(&host).unwrap().container.clone();
     for path in ["ct/init", "ct/some/where", "ct/else"] {
         tree.bare_cgroup(path).add(init.pid());
