@@ -1,0 +1,167 @@
+//! What readers write down while they read: in memory that they share with the test, so that it can be seen
+//! of a reader that hangs or was killed, too.
+#![expect(unsafe_code, reason = "shared memory has no safe name")]
+
+use std::{
+    io, ptr,
+    sync::atomic::{
+        AtomicU32, AtomicU64,
+        Ordering::{Relaxed, SeqCst},
+    },
+    time::Duration,
+};
+
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+
+/// One reader's numbers.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    /// When the system call began that it is in, on the monotonic clock in nanoseconds; 0 if it is in none.
+    began: AtomicU64,
+    /// How long its longest one took, in nanoseconds.
+    longest: AtomicU64,
+    pub(crate) calls: AtomicU64,
+    pub(crate) texts: AtomicU64,
+    /// Calls that ended with `ECONNABORTED`.
+    pub(crate) aborted: AtomicU64,
+    /// Calls that ended with any other error.
+    pub(crate) failed: AtomicU64,
+    /// Texts that were not what they should be.
+    pub(crate) wrong: AtomicU64,
+    /// 1 once it reads, 2 once it has ended.
+    pub(crate) state: AtomicU32,
+}
+
+/// The readers' numbers, and what they are to do.
+#[derive(Debug)]
+pub(crate) struct Board {
+    /// A page of which the first word is set when the readers are to end, and then their slots.
+    start: *mut AtomicU64,
+    count: usize,
+}
+
+// SAFETY: all of it is atomic.
+unsafe impl Send for Board {}
+// SAFETY: all of it is atomic.
+unsafe impl Sync for Board {}
+
+const HEAD: usize = 4096;
+
+impl Board {
+    /// A board for so many readers. Processes that are forked from now on share it.
+    pub(crate) fn new(count: usize) -> Board {
+        let length = HEAD + count * size_of::<Slot>();
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: the kernel chooses where.
+        let start =
+            unsafe { mmap_anonymous(ptr::null_mut(), length, protection, MapFlags::SHARED) };
+        Board { start: start.unwrap().cast(), count }
+    }
+
+    pub(crate) fn slot(&self, number: usize) -> &Slot {
+        assert!(number < self.count);
+        // SAFETY: it is within the mapping, which is aligned to a page and begins as zeros; a slot is all
+        // atomics, for which zeros are a value.
+        unsafe { &*self.start.cast::<u8>().add(HEAD).cast::<Slot>().add(number) }
+    }
+
+    pub(crate) fn slots(&self) -> impl Iterator<Item = &Slot> {
+        (0..self.count).map(|number| self.slot(number))
+    }
+
+    fn ended(&self) -> &AtomicU64 {
+        // SAFETY: as above.
+        unsafe { &*self.start }
+    }
+
+    pub(crate) fn end(&self) {
+        self.ended().store(1, SeqCst);
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended().load(SeqCst) != 0
+    }
+
+    /// All readers' numbers together.
+    pub(crate) fn totals(&self) -> Totals {
+        let mut totals = Totals { readers: self.count, ..Totals::default() };
+        let now = now();
+        for slot in self.slots() {
+            totals.calls += slot.calls.load(Relaxed);
+            totals.texts += slot.texts.load(Relaxed);
+            totals.aborted += slot.aborted.load(Relaxed);
+            totals.failed += slot.failed.load(Relaxed);
+            totals.wrong += slot.wrong.load(Relaxed);
+            let began = slot.began.load(Relaxed);
+            let current = if began == 0 { 0 } else { now.saturating_sub(began) };
+            let longest = slot.longest.load(Relaxed).max(current);
+            totals.longest = totals.longest.max(Duration::from_nanos(longest));
+        }
+        totals
+    }
+
+    /// Forgets how long calls took that have ended.
+    pub(crate) fn forget_longest(&self) {
+        for slot in self.slots() {
+            slot.longest.store(0, Relaxed);
+        }
+    }
+}
+
+impl Drop for Board {
+    fn drop(&mut self) {
+        // SAFETY: no reference outlives the board, and it is the mapping that `new` made.
+        let _ = unsafe { munmap(self.start.cast(), HEAD + self.count * size_of::<Slot>()) };
+    }
+}
+
+impl Slot {
+    /// Makes a system call, and writes down how long it took.
+    pub(crate) fn call<T>(&self, call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        let began = now();
+        self.began.store(began, Relaxed);
+        let result = call();
+        self.longest.fetch_max(now().saturating_sub(began), Relaxed);
+        self.began.store(0, Relaxed);
+        self.calls.fetch_add(1, Relaxed);
+        result
+    }
+}
+
+/// The monotonic clock, in nanoseconds; the same for all processes of one time namespace.
+fn now() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    u64::try_from(now.tv_sec).unwrap() * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap()
+}
+
+/// What readers saw.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Totals {
+    /// How many read.
+    pub readers: usize,
+    /// System calls: opens, reads, stats and listings.
+    pub calls: u64,
+    /// Texts that were read whole and judged.
+    pub texts: u64,
+    /// Calls that failed with `ECONNABORTED`, as one does that a dead worker had taken where the kernel cannot
+    /// send requests anew.
+    pub aborted: u64,
+    /// Calls that failed in any other way.
+    pub failed: u64,
+    /// Texts that were malformed, not true, or went back.
+    pub wrong: u64,
+    /// The longest call, also one that has not ended.
+    pub longest: Duration,
+}
+
+impl std::fmt::Display for Totals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Totals { readers, calls, texts, aborted, failed, wrong, longest } = self;
+        write!(
+            f,
+            "{readers} readers, {calls} calls, {texts} texts, {failed} failed, {aborted} aborted, \
+             {wrong} wrong texts, longest call {} ms",
+            longest.as_millis()
+        )
+    }
+}

@@ -1,0 +1,163 @@
+//! What is done to the process that serves.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    ops::RangeInclusive,
+    thread,
+    time::{Duration, Instant},
+};
+
+use cgview_testkit::{Cgroup, Spawn, pause};
+use fastrand::Rng;
+use rustix::process::Signal;
+
+use crate::daemon::{Daemon, PATIENCE, eventually, send};
+
+/// A way to lose the process that serves.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Fault {
+    /// `SIGKILL`.
+    Kill,
+    /// `SIGSEGV`, as after a wild access.
+    Segv,
+    /// `SIGABRT`, as a failed allocation or a double panic ends it.
+    Abort,
+    /// `SIGSTOP`: it is there, and does not answer.
+    Stop,
+    /// The kernel kills it, as its cgroup has no memory left.
+    Oom,
+}
+
+/// The cgroup of the daemon, in which memory can be made to run out.
+#[derive(Debug)]
+pub struct Oom<'a>(pub &'a Cgroup);
+
+/// How much memory a daemon has, with a process beside it that takes all that is left.
+const MEMORY: u64 = 64 << 20;
+
+impl Oom<'_> {
+    /// Limits the memory of the daemon's cgroup.
+    pub fn prepare(&self) {
+        self.0.limit_memory(MEMORY);
+        // Nothing is to be had from a swap device.
+        let dir = self.0.dir("memory");
+        for (file, value) in
+            [("memory.swap.max", "0"), ("memory.memsw.limit_in_bytes", &*MEMORY.to_string())]
+        {
+            if dir.join(file).exists() {
+                fs::write(dir.join(file), value).unwrap();
+            }
+        }
+    }
+
+    /// Takes all memory there is until a process is killed for it.
+    fn strike(&self, worker: u32) {
+        let hog = Spawn::new().cgroup(self.0).run(|| {
+            // It is not to be the one.
+            fs::write("/proc/self/oom_score_adj", "-1000").unwrap();
+            let mut all = Vec::new();
+            while all.len() < 4 * usize::try_from(MEMORY).unwrap() / CHUNK {
+                all.push(vec![1_u8; CHUNK]);
+            }
+            pause()
+        });
+        eventually("a worker runs out of memory", || has_ended(worker));
+        hog.kill();
+    }
+}
+
+const CHUNK: usize = 256 << 10;
+
+/// Whether a process is gone, or dead and not waited for.
+fn has_ended(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    matches!(state, None | Some('Z' | 'X'))
+}
+
+/// Faults one after the other, at random times.
+#[derive(Debug)]
+pub struct Storm<'a> {
+    /// What is hit.
+    pub daemon: &'a Daemon,
+    /// What happens; each time one of these.
+    pub faults: &'a [Fault],
+    /// For [`Fault::Oom`].
+    pub oom: Option<Oom<'a>>,
+    /// How long after the one before.
+    pub interval: RangeInclusive<Duration>,
+    /// What the choices begin with.
+    pub seed: u64,
+}
+
+/// What a storm did.
+#[derive(Clone, Debug, Default)]
+pub struct Struck {
+    /// How often each fault.
+    pub faults: BTreeMap<Fault, u32>,
+    /// How long it took at most until there was another process.
+    pub longest: Duration,
+}
+
+impl Struck {
+    /// How often in all.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        self.faults.values().sum()
+    }
+}
+
+impl std::fmt::Display for Struck {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (fault, count) in &self.faults {
+            write!(f, "{fault:?} {count}, ")?;
+        }
+        write!(f, "a new worker after {} ms at most", self.longest.as_millis())
+    }
+}
+
+impl Storm<'_> {
+    /// Goes on for some time, and then leaves a worker that serves.
+    #[must_use]
+    pub fn run(self, time: Duration) -> Struck {
+        println!("seed of the faults: {}", self.seed);
+        let mut rng = Rng::with_seed(self.seed);
+        let mut struck = Struck::default();
+        if let Some(oom) = &self.oom {
+            oom.prepare();
+        }
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            let (least, most) = (self.interval.start(), self.interval.end());
+            let rest = rng.u64(0..=u64::try_from((*most - *least).as_micros()).unwrap());
+            thread::sleep(*least + Duration::from_micros(rest));
+            let fault = *rng.choice(self.faults).unwrap();
+            struck.longest = struck.longest.max(self.strike(fault));
+            *struck.faults.entry(fault).or_default() += 1;
+        }
+        struck
+    }
+
+    /// One fault; how long it took until there was another process.
+    fn strike(&self, fault: Fault) -> Duration {
+        let worker = self.daemon.next_worker();
+        let began = Instant::now();
+        match fault {
+            Fault::Kill => send(worker, Signal::KILL),
+            Fault::Segv => send(worker, Signal::SEGV),
+            Fault::Abort => send(worker, Signal::ABORT),
+            Fault::Stop => send(worker, Signal::STOP),
+            Fault::Oom => self.oom.as_ref().unwrap().strike(worker),
+        }
+        loop {
+            match self.daemon.worker() {
+                Some(now) if now != worker => return began.elapsed(),
+                _ if began.elapsed() > PATIENCE => {
+                    panic!("no worker after {fault:?} of {worker}:\n{}", self.daemon.log())
+                }
+                _ => thread::sleep(Duration::from_millis(1)),
+            }
+        }
+    }
+}

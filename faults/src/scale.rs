@@ -1,0 +1,59 @@
+//! How long and how hard.
+
+use std::{
+    env,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+/// How many read, and how often.
+#[derive(Clone, Copy, Debug)]
+pub struct Scale {
+    /// Containers.
+    pub containers: usize,
+    /// Readers in each.
+    pub readers: usize,
+    /// How long a reader rests between two texts, on average.
+    pub pause: Duration,
+}
+
+/// Whether this is one of `ci/test`'s guests, whose CPUs are emulated.
+#[must_use]
+pub fn is_guest() -> bool {
+    env::var_os("CGVIEW_TEST_VM").is_some()
+}
+
+impl Scale {
+    /// What this machine can take: 200 readers in 50 containers, and in an emulated guest 18 in 6. They rest
+    /// between reads, so that what is measured is not how long the CPUs' queue is.
+    #[must_use]
+    pub fn of_machine() -> Scale {
+        if is_guest() {
+            Scale { containers: 6, readers: 3, pause: Duration::from_millis(300) }
+        } else {
+            Scale { containers: 50, readers: 4, pause: Duration::from_millis(150) }
+        }
+    }
+}
+
+/// How long each scenario goes on: `CGVIEW_FAULTS_SECONDS`, or a few seconds.
+#[must_use]
+pub fn seconds() -> Duration {
+    let told = env::var("CGVIEW_FAULTS_SECONDS").ok().map(|text| text.parse().unwrap());
+    Duration::from_secs(told.unwrap_or(if is_guest() { 8 } else { 6 }))
+}
+
+/// What the random choices begin with: `CGVIEW_FAULTS_SEED`, or another number each time. It is printed, so
+/// that a run can be repeated.
+#[must_use]
+pub fn seed() -> u64 {
+    let told = env::var("CGVIEW_FAULTS_SEED").ok().map(|text| text.parse().unwrap());
+    told.unwrap_or_else(|| fastrand::u64(..))
+}
+
+/// Held by a test that must not share the machine with another one of its program.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    // A test that failed is no reason for the next to fail.
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
