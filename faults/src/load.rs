@@ -38,13 +38,21 @@ pub struct Shape {
     pub prefix: &'static str,
     /// What is true of all of them, in place of limits of each's own.
     pub truth: Option<Truth>,
+    /// Their cgroups are there already, and are left as they are.
+    pub has_cgroups: bool,
     /// Whether the files are bound over their namesakes; if not, they are read through the mountpoint only.
     pub is_bound: bool,
 }
 
 impl Default for Shape {
     fn default() -> Shape {
-        Shape { scale: Scale::of_machine(), prefix: "c", truth: None, is_bound: true }
+        Shape {
+            scale: Scale::of_machine(),
+            prefix: "c",
+            truth: None,
+            has_cgroups: false,
+            is_bound: true,
+        }
     }
 }
 
@@ -70,7 +78,9 @@ impl Load {
         println!("seed of the readers: {seed}");
         let mut load = Load { board, containers: Vec::new(), cgroups: Vec::new(), report };
         for number in 0..containers {
-            let cgroup = tree.cgroup(&format!("{}{number}", shape.prefix));
+            let path = format!("{}{number}", shape.prefix);
+            let cgroup =
+                if shape.has_cgroups { tree.bare_cgroup(&path) } else { tree.cgroup(&path) };
             let truth = shape.truth.clone().unwrap_or_else(|| limit(tree, &cgroup, number));
             let process = load.start_container(daemon, &cgroup, shape, number, truth, seed);
             load.containers.push(process);
