@@ -1,21 +1,19 @@
 //! What a container has of the view: its files bound over their namesakes, as runtimes bind them.
 
 use std::{
-    fs, io,
+    fs,
     path::{Path, PathBuf},
 };
 
 use rustix::mount::mount_bind;
 
-/// The files of the view that can be read in a container.
+/// Files of the view that can be read, by their paths below the mountpoint.
 #[derive(Clone, Debug, Default)]
 pub struct Files {
-    /// Below `proc`, by their paths below the mountpoint.
+    /// Below `proc`.
     pub proc: Vec<String>,
     /// Below `sys`.
     pub sys: Vec<String>,
-    /// Those that are there and could not be read before anything went wrong, and why: no kernel has all.
-    pub unreadable: Vec<(String, io::ErrorKind)>,
 }
 
 /// The directories of the view that are bound as a whole: which CPUs they have is for the view to say.
@@ -35,21 +33,38 @@ pub fn bind(mountpoint: &Path) {
     }
 }
 
-/// Finds the files that the caller can read through a mountpoint.
-#[must_use]
-pub fn files_of(mountpoint: &Path) -> Files {
-    let mut files = Files::default();
-    let mut all = Vec::new();
-    find(mountpoint, &mountpoint.join("proc"), &mut all);
-    find(mountpoint, &mountpoint.join("sys"), &mut all);
-    for path in all {
-        match fs::read(mountpoint.join(&path)) {
-            Err(error) => files.unreadable.push((path, error.kind())),
-            Ok(_) if path.starts_with("proc/") => files.proc.push(path),
-            Ok(_) => files.sys.push(path),
-        }
+impl Files {
+    /// Those that the caller can read now, before anything goes wrong: no kernel has all.
+    #[must_use]
+    pub fn of(mountpoint: &Path) -> Files {
+        let mut files = Files::default();
+        find(mountpoint, &mountpoint.join("proc"), &mut files.proc);
+        find(mountpoint, &mountpoint.join("sys"), &mut files.sys);
+        let is_readable = |path: &String| fs::read(mountpoint.join(path)).is_ok();
+        files.proc.retain(is_readable);
+        files.sys.retain(is_readable);
+        files
     }
-    files
+
+    /// Those of them that the caller can read, who is in a container with fewer CPUs; or with as few as one
+    /// at times.
+    #[must_use]
+    pub(crate) fn of_container(&self, mountpoint: &Path, cpus_change: bool) -> Files {
+        let mut files = self.clone();
+        files.proc.retain(|path| fs::read(mountpoint.join(path)).is_ok());
+        let cpus = mountpoint.join("sys/devices/system/cpu");
+        files.sys.retain(|path| match cpu_of(path) {
+            None | Some(0) => true,
+            Some(number) => !cpus_change && cpus.join(format!("cpu{number}")).exists(),
+        });
+        files
+    }
+}
+
+/// The number of the CPU that a file of sysfs is about.
+fn cpu_of(path: &str) -> Option<usize> {
+    let name = path.strip_prefix("sys/devices/system/cpu/cpu")?.split('/').next()?;
+    name.parse().ok()
 }
 
 fn find(mountpoint: &Path, dir: &Path, files: &mut Vec<String>) {

@@ -139,8 +139,9 @@ impl Storm<'_> {
         struck
     }
 
-    /// One fault; how long it took until there was another process.
-    fn strike(&self, fault: Fault) -> Duration {
+    /// Lets one fault happen, and tells how long it took until there was another
+    /// process.
+    pub fn strike(&self, fault: Fault) -> Duration {
         let worker = self.daemon.next_worker();
         let began = Instant::now();
         match fault {

@@ -22,7 +22,7 @@ mod scale;
 mod texts;
 
 pub use board::Totals;
-pub use container::{Files, bind, files_of};
+pub use container::{Files, bind};
 pub use daemon::{Daemon, Dirs, eventually, kernel_is_at_least, program};
 pub use fault::{Fault, Oom, Storm, Struck};
 pub use load::{Load, Shape};

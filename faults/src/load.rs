@@ -13,7 +13,7 @@ use fastrand::Rng;
 
 use crate::{
     board::{Board, Totals},
-    container::{bind, files_of},
+    container::{Files, bind},
     daemon::{Daemon, PATIENCE, eventually},
     reader::Reader,
     scale::{Scale, seed},
@@ -74,6 +74,8 @@ impl Load {
         let Scale { containers, readers, .. } = shape.scale;
         let board = Board::new(containers * readers);
         let report = daemon.dirs().path("report");
+        let began = Instant::now();
+        let files = Files::of(&daemon.mountpoint());
         let seed = seed();
         println!("seed of the readers: {seed}");
         let mut load = Load { board, containers: Vec::new(), cgroups: Vec::new(), report };
@@ -82,13 +84,15 @@ impl Load {
             let cgroup =
                 if shape.has_cgroups { tree.bare_cgroup(&path) } else { tree.cgroup(&path) };
             let truth = shape.truth.clone().unwrap_or_else(|| limit(tree, &cgroup, number));
-            let process = load.start_container(daemon, &cgroup, shape, number, truth, seed);
+            let process =
+                load.start_container(daemon, &cgroup, shape, &files, (number, seed), truth);
             load.containers.push(process);
             load.cgroups.push(cgroup);
         }
         eventually("all readers read", || load.has_state(1));
         assert_eq!(load.complaints(), "", "before anything went wrong");
         load.board.forget_longest();
+        println!("all readers read after {} ms", began.elapsed().as_millis());
         load
     }
 
@@ -97,9 +101,9 @@ impl Load {
         daemon: &Daemon,
         cgroup: &Cgroup,
         shape: &Shape,
-        number: usize,
+        files: &Files,
+        (number, seed): (usize, u64),
         truth: Truth,
-        seed: u64,
     ) -> Process {
         let mountpoint = daemon.mountpoint();
         let report = File::options().create(true).append(true).open(&self.report).unwrap();
@@ -109,7 +113,7 @@ impl Load {
             if is_bound {
                 bind(&mountpoint);
             }
-            let files = files_of(&mountpoint);
+            let files = files.of_container(&mountpoint, truth.changes);
             assert!(!files.proc.is_empty(), "no file of proc can be read: {files:?}");
             thread::scope(|scope| {
                 for place in 0..readers {
