@@ -12,7 +12,9 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::print_stdout, reason = "libtest shows a test's output")]
 
+pub mod burn;
 mod container;
+pub mod meter;
 mod server;
 mod subject;
 pub mod text;

@@ -35,3 +35,20 @@ pub fn cpu_used(cgroup: &Cgroup) -> Duration {
         }
     }
 }
+
+/// The boot clock, `CLOCK_BOOTTIME`.
+#[must_use]
+pub fn boottime() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::new(now.tv_sec.try_into().unwrap(), now.tv_nsec.try_into().unwrap())
+}
+
+/// How long a process has been there, by field 22 of its `stat` (proc_pid_stat(5)), which is on the boot clock.
+#[must_use]
+pub fn age(pid: u32) -> Duration {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, fields) = text.rsplit_once(')').unwrap();
+    let started: u64 = fields.split_whitespace().nth(19).unwrap().parse().unwrap();
+    let hertz = rustix::param::clock_ticks_per_second();
+    boottime().saturating_sub(Duration::from_millis(started * 1000 / hertz))
+}
