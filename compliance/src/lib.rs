@@ -14,12 +14,16 @@
 
 pub mod burn;
 mod container;
+pub mod disk;
+pub mod meminfo;
+pub mod memory;
 pub mod meter;
 mod server;
 mod subject;
 pub mod text;
 pub mod truth;
 mod verdict;
+pub mod worker;
 
 use std::{
     thread,
