@@ -48,6 +48,11 @@ impl Worker {
         self.done.read_exact(&mut [0]).expect("the worker failed; its message is above");
     }
 
+    /// Kills it, and waits for its end.
+    pub fn kill(self) {
+        self.process.kill();
+    }
+
     /// The process.
     #[must_use]
     pub fn process(&self) -> &Process {
