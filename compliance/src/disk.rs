@@ -52,8 +52,9 @@ impl Disk {
         let mountpoint = self.dir.path().join("mnt");
         fs::create_dir(&mountpoint).unwrap();
         let _ = Command::new("modprobe").arg("ext4").output();
-        // Blocks of a page each, as on larger disks: smaller ones take memory of the kernel's.
-        let options = ["-q", "-F", "-b", "4096", "-O", "^has_journal"];
+        // Blocks of a page each, as on larger disks: smaller ones take memory of the kernel's. Nothing is
+        // discarded: a file in memory would then be made again by whoever writes, and be theirs.
+        let options = ["-q", "-F", "-b", "4096", "-O", "^has_journal", "-E", "nodiscard"];
         run(Command::new("mkfs.ext4").args(options).arg(&self.device));
         run(Command::new("mount").args(["-o", "noatime"]).arg(&self.device).arg(&mountpoint));
         self.mounted = true;
