@@ -10,6 +10,7 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -116,7 +117,7 @@ impl Drop for Dirs {
 pub struct Daemon {
     child: Child,
     cgroup: Cgroup,
-    dirs: Dirs,
+    dirs: Arc<Dirs>,
 }
 
 impl Daemon {
@@ -137,12 +138,12 @@ impl Daemon {
     /// Starts one in the cgroup `daemon` of a tree, and waits until it serves.
     #[must_use]
     pub fn start(tree: &Tree, arguments: &[&str]) -> Daemon {
-        Daemon::start_in(tree.cgroup("daemon"), Dirs::new(), &program(), arguments)
+        Daemon::start_in(tree.cgroup("daemon"), Arc::default(), &program(), arguments)
     }
 
     /// Starts a program as a daemon, in directories that it may find in use.
     #[must_use]
-    pub fn start_in(cgroup: Cgroup, dirs: Dirs, program: &Path, arguments: &[&str]) -> Daemon {
+    pub fn start_in(cgroup: Cgroup, dirs: Arc<Dirs>, program: &Path, arguments: &[&str]) -> Daemon {
         let begun = fs::metadata(dirs.path("log")).map_or(0, |log| log.len());
         let child = spawn(&cgroup, &dirs, program, arguments);
         let mut daemon = Daemon { child, cgroup, dirs };
@@ -161,15 +162,15 @@ impl Daemon {
         self.child.id()
     }
 
-    /// The process that serves: the keeper's child. Nobody, between two of them. Where the mount is kept by
-    /// somebody else, the process that was started.
+    /// The process that serves: the keeper's child of that name. Nobody, between two of them. Where the mount
+    /// is kept by somebody else, the process that was started.
     #[must_use]
     pub fn worker(&self) -> Option<u32> {
         let keeper = self.pid();
         let procs = fs::read_to_string(self.cgroup.dirs().first().unwrap().join("cgroup.procs"));
         let pids = procs.unwrap_or_default();
         let mut pids = pids.lines().filter_map(|line| line.parse().ok());
-        let child = pids.find(|pid| parent(*pid) == Some(keeper));
+        let child = pids.find(|pid| is_worker(*pid, keeper));
         // Who only keeps has one thread.
         child.or_else(|| {
             Resources::of(keeper).is_some_and(|keeper| keeper.threads > 1).then_some(keeper)
@@ -228,11 +229,13 @@ impl Daemon {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Waits for the end of its first process, and gives the directories back.
+    /// Starts a program that takes the mount over from this one, and waits until it serves and this one has
+    /// ended.
     #[must_use]
-    pub fn wait(mut self) -> Dirs {
-        eventually("the daemon ends", || !self.is_running());
-        std::mem::take(&mut self.dirs)
+    pub fn replace(mut self, program: &Path, arguments: &[&str]) -> Daemon {
+        let new = Daemon::start_in(self.cgroup.clone(), Arc::clone(&self.dirs), program, arguments);
+        eventually("the daemon before it ends", || !self.is_running());
+        new
     }
 
     /// All its metrics, as text; nothing, if nobody answers now.
@@ -305,13 +308,13 @@ pub(crate) fn send(pid: u32, signal: Signal) {
     let _ = kill_process(pid, signal);
 }
 
-/// The parent of a process that runs.
-fn parent(pid: u32) -> Option<u32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, rest) = stat.rsplit_once(") ")?;
+/// Whether a process is a running worker of that keeper.
+fn is_worker(pid: u32, keeper: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let Some((name, rest)) = stat.rsplit_once(") ") else { return false };
     let mut words = rest.split(' ');
     let runs = !matches!(words.next(), Some("Z" | "X"));
-    words.next()?.parse().ok().filter(|_| runs)
+    runs && name.ends_with("(cgview-worker") && words.next() == Some(&keeper.to_string())
 }
 
 /// Waits until something is so.

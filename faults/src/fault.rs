@@ -23,8 +23,10 @@ pub enum Fault {
     Segv,
     /// `SIGABRT`, as a failed allocation or a double panic ends it.
     Abort,
-    /// `SIGSTOP`: it is there, and does not answer.
+    /// `SIGSTOP`, which its parent is told of.
     Stop,
+    /// It is frozen by its cgroup: it is there, runs by all accounts, and does not answer.
+    Freeze,
     /// The kernel kills it, as its cgroup has no memory left.
     Oom,
 }
@@ -139,6 +141,14 @@ impl Storm<'_> {
         struck
     }
 
+    /// Puts the worker into a cgroup of its own, in the unified hierarchy alone, and freezes that.
+    fn freeze(&self, worker: u32) {
+        let dir = self.daemon.cgroup().dir("unified").join(format!("frozen-{worker}"));
+        fs::create_dir(&dir).unwrap();
+        fs::write(dir.join("cgroup.procs"), worker.to_string()).unwrap();
+        fs::write(dir.join("cgroup.freeze"), "1").unwrap();
+    }
+
     /// Lets one fault happen, and tells how long it took until there was another
     /// process.
     pub fn strike(&self, fault: Fault) -> Duration {
@@ -149,6 +159,7 @@ impl Storm<'_> {
             Fault::Segv => send(worker, Signal::SEGV),
             Fault::Abort => send(worker, Signal::ABORT),
             Fault::Stop => send(worker, Signal::STOP),
+            Fault::Freeze => self.freeze(worker),
             Fault::Oom => self.oom.as_ref().unwrap().strike(worker),
         }
         loop {

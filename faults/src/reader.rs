@@ -115,8 +115,10 @@ impl Reader<'_> {
         let slot = self.slot;
         let text =
             self.read_all(&file, |buffer, offset| slot.call(|| kept.read_at(buffer, offset)));
+        let is_good = text.is_some();
         self.judge(&file, text);
-        if self.rng.u32(0..8) != 0 {
+        // A descriptor of a dead connection stays dead.
+        if is_good && self.rng.u32(0..8) != 0 {
             self.kept.push_back((file, kept));
         }
     }
