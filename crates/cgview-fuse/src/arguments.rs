@@ -3,7 +3,7 @@
 //! All options of LXCFS are taken, with the same meaning, so that a unit file or script that starts
 //! LXCFS can start this instead. Those that have no effect any more are named in the log.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use cgview_core::policy::{CpuPolicy, StealPolicy, UptimePolicy};
 use clap::{ArgAction, Parser, ValueEnum};
@@ -47,6 +47,10 @@ pub struct Arguments {
     /// What a reader gets when the kernel does not tell what is needed
     #[arg(long, value_name = "WHAT")]
     pub on_error: Option<OnError>,
+
+    /// How long a reader waits for the kernel to tell what is needed, in milliseconds
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub request_deadline: Option<u32>,
 
     /// How many requests are answered at the same time
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
@@ -190,9 +194,11 @@ impl Arguments {
         policy.swap &= !self.disable_swap;
         policy.zswap &= !self.disable_zswap;
         policy.loadavg |= self.enable_loadavg;
-        let freshness = self.freshness.map(|ms| std::time::Duration::from_millis(ms.into()));
+        let freshness = self.freshness.map(|ms| Duration::from_millis(ms.into()));
         set(&mut settings.view.freshness, freshness);
         set(&mut settings.view.on_error, self.on_error);
+        let deadline = self.request_deadline.map(|ms| Duration::from_millis(ms.into()));
+        set(&mut settings.view.request_deadline, deadline);
         set(&mut settings.threads, self.threads.map(usize::from));
         set(&mut settings.host_root, self.host_root.clone());
         set(&mut settings.runtime_dir, self.runtime_dir.clone());

@@ -4,6 +4,7 @@
 
 use std::{
     collections::HashMap,
+    io,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -15,11 +16,68 @@ use rustix::io::Errno;
 
 use crate::metrics::CacheCounters;
 
+/// What the kernel is being asked right now, and since when.
+///
+/// Whoever needs what somebody else has been waiting for in vain does not wait too, and so what hangs takes
+/// one thread along and not all.
+#[derive(Debug)]
+pub(crate) struct Flights<K>(Mutex<Vec<(K, Instant)>>);
+
+/// A question to the kernel takes microseconds. One that takes as long as this hangs, for all that is known.
+pub(crate) const SLOW: Duration = Duration::from_millis(50);
+
+/// Something that the kernel is being asked, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Flight<'a, K: PartialEq> {
+    flights: &'a Flights<K>,
+    what: K,
+    since: Instant,
+}
+
+impl<K> Default for Flights<K> {
+    fn default() -> Flights<K> {
+        Flights(Mutex::default())
+    }
+}
+
+impl<K: Clone + PartialEq> Flights<K> {
+    /// Whether something like this has been asked in vain for longer than usual.
+    pub(crate) fn are_slow(&self, like: impl Fn(&K) -> bool) -> bool {
+        let flights = self.0.lock();
+        flights.iter().any(|(what, since)| since.elapsed() >= SLOW && like(what))
+    }
+
+    pub(crate) fn start(&self, what: K) -> Flight<'_, K> {
+        let since = Instant::now();
+        self.0.lock().push((what.clone(), since));
+        Flight { flights: self, what, since }
+    }
+}
+
+impl<K: PartialEq> Drop for Flight<'_, K> {
+    fn drop(&mut self) {
+        let mut flights = self.flights.0.lock();
+        let own = |(what, since): &(K, Instant)| *what == self.what && *since == self.since;
+        if let Some(place) = flights.iter().position(own) {
+            flights.swap_remove(place);
+        }
+    }
+}
+
+/// What is said of a file that somebody else has been reading for longer than usual.
+pub(crate) fn slow(path: impl Into<std::path::PathBuf>) -> cgview_host::Error {
+    cgview_host::Error::Read { path: path.into(), source: io::ErrorKind::TimedOut.into() }
+}
+
 /// Callers by their thread id.
 #[derive(Debug, Default)]
 pub(crate) struct Callers {
     shards: [Mutex<HashMap<u32, Seen>>; 8],
+    flights: Flights<u32>,
 }
+
+/// How long after a caller was checked it may be taken for who it was, where the kernel does not answer.
+const CALLER_TRUSTED: Duration = Duration::from_secs(1);
 
 /// How many callers are known in each shard.
 const MOST_CALLERS: usize = 256;
@@ -35,9 +93,11 @@ struct Seen {
 impl Callers {
     /// The caller behind a thread id.
     pub(crate) fn get(&self, host: &Host, tid: u32, counters: &CacheCounters) -> Result<Caller> {
-        let Some(shard) = self.shards.get(tid as usize % self.shards.len()) else {
-            return host.caller(tid);
-        };
+        let Some(shard) = self.shard(tid) else { return host.caller(tid) };
+        if self.flights.are_slow(|&other| other == tid) {
+            return Err(slow(format!("/proc/{tid}/cgroup")));
+        }
+        let _flight = self.flights.start(tid);
         let now = Instant::now();
         let known = {
             let mut shard = shard.lock();
@@ -83,9 +143,27 @@ impl Callers {
         }
     }
 
+    fn shard(&self, tid: u32) -> Option<&Mutex<HashMap<u32, Seen>>> {
+        self.shards.get(tid as usize % self.shards.len())
+    }
+
+    /// The caller as it was found last, and how long ago, without asking the kernel: its number may be
+    /// another's by now.
+    pub(crate) fn last(&self, tid: u32) -> Option<(Caller, Duration)> {
+        let kept = self.shard(tid)?.lock().get(&tid)?.kept.clone();
+        kept.map(|kept| kept.caller())
+    }
+
+    /// The caller as it was within a second before a request that came `ago`. No number is given to another
+    /// one so soon, unless processes are made as fast as they can be.
+    pub(crate) fn recent(&self, tid: u32, ago: Duration) -> Option<Caller> {
+        let (caller, age) = self.last(tid)?;
+        (age.saturating_sub(ago) < CALLER_TRUSTED).then_some(caller)
+    }
+
     /// Forgets a caller, who is then found anew.
     pub(crate) fn forget(&self, tid: u32) {
-        if let Some(shard) = self.shards.get(tid as usize % self.shards.len()) {
+        if let Some(shard) = self.shard(tid) {
             let gone = shard.lock().remove(&tid);
             drop(gone);
         }
@@ -124,7 +202,11 @@ fn make_room(shard: &mut HashMap<u32, Seen>) {
 pub(crate) struct HostTexts {
     texts: RwLock<HashMap<Box<str>, FetchedText>>,
     facts: RwLock<Option<Fetched<Arc<HostFacts>>>>,
+    flights: Flights<Box<str>>,
 }
+
+/// What the facts are called among files.
+const FACTS: &str = "/sys/devices/system";
 
 #[derive(Clone, Debug)]
 struct Fetched<T> {
@@ -159,14 +241,17 @@ impl HostTexts {
             counters.hits.inc();
             return Ok(Arc::clone(&known.value));
         }
+        self.check_flights(path, || self.texts.read().contains_key(path))?;
         counters.misses.inc();
         let mut text = Vec::new();
         let at = Instant::now();
+        let flight = self.flights.start(path.into());
         match host.read(path, &mut text) {
             Err(cgview_host::Error::Read { source, .. })
                 if Errno::from_io_error(&source) == Some(Errno::OPNOTSUPP) => {}
             read => read?,
         }
+        drop(flight);
         let value: Arc<[u8]> = text.into();
         let fetched = Fetched { at, value: Arc::clone(&value) };
         let mut texts = self.texts.write();
@@ -199,11 +284,22 @@ impl HostTexts {
         if let Some(known) = self.facts.read().as_ref().filter(|known| known.is_fresh(freshness)) {
             return Ok(Arc::clone(&known.value));
         }
+        self.check_flights(FACTS, || self.facts.read().is_some())?;
         let at = Instant::now();
         let meminfo = self.get(host, "/proc/meminfo", freshness, counters)?;
+        let flight = self.flights.start(FACTS.into());
         let value = Arc::new(host.facts_with(&meminfo)?);
+        drop(flight);
         *self.facts.write() = Some(Fetched { at, value: Arc::clone(&value) });
         Ok(value)
+    }
+
+    /// Fails if somebody has been reading the file in vain, and it was read before: then that will do.
+    fn check_flights(&self, path: &str, known: impl FnOnce() -> bool) -> Result<()> {
+        if self.flights.are_slow(|other| **other == *path) && known() {
+            return Err(slow(path));
+        }
+        Ok(())
     }
 
     /// What the host had when it was asked last.

@@ -1,7 +1,10 @@
 //! The glue between fuser and the service: the one module that knows fuser's types.
 //!
-//! Requests are unwrapped, answered by the [`Service`], and the answers wrapped again. A panic on the way
-//! ends one request with `EIO`, and not the thread that serves all others.
+//! Requests are unwrapped, answered by the [`Service`], and the answers wrapped again. Those that take the
+//! kernel to answer go by the [`Dispatcher`]. A panic on the way ends one request with `EIO`, and not the
+//! thread that serves all others.
+
+mod entries;
 
 use std::{
     ffi::OsStr,
@@ -12,17 +15,19 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use cgview_core::tree::{Dir, Entry, File};
+use cgview_core::tree::Entry;
 use fuser::{
-    AccessFlags, BsdFileFlags, Config, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
-    Generation, INodeNo, KernelConfig, LockOwner, Notifier, OpenAccMode, OpenFlags, PollEvents,
-    PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty,
-    ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr,
-    Request, Session, SessionACL, TimeOrNow, Version, WriteFlags,
+    AccessFlags, BsdFileFlags, Config, FileAttr, FileHandle, Filesystem, FopenFlags, Generation,
+    INodeNo, KernelConfig, LockOwner, Notifier, OpenAccMode, OpenFlags, PollEvents, PollFlags,
+    PollNotifier, RenameFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry,
+    ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
+    Session, SessionACL, TimeOrNow, Version, WriteFlags,
 };
 use rustix::io::Errno;
 
+use self::entries::{HIDDEN_SIZE, SPLICES_BY_PAGE_CACHE, Sizes, dir, entry, file, kind, list};
 use crate::{
+    dispatch::{self, Ask, Dispatcher, Told},
     handles::slice,
     metrics::Operation,
     service::{Caller, Service},
@@ -35,6 +40,9 @@ const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
 /// The largest read that is answered in one piece. fuser and the kernel derive the pages of a request
 /// from the largest write; a machine of 512 CPUs has a `cpuinfo` of 700 KiB.
 const MAX_REQUEST: u32 = 1 << 20;
+
+/// The longest trigger that is passed on to the kernel, which itself looks at 32 bytes.
+const MOST_TRIGGER: usize = 4096;
 
 /// A connection on which the kernel and we have greeted each other.
 #[derive(Debug)]
@@ -49,9 +57,10 @@ impl Connection {
     ) -> io::Result<Connection> {
         let mut config = Config::default();
         config.acl = SessionACL::All;
-        config.n_threads = Some(threads.max(1));
+        config.n_threads = Some(dispatch::threads(threads));
         let notifier = Arc::new(OnceLock::new());
         let filesystem = ViewFilesystem {
+            dispatcher: Dispatcher::start(Arc::clone(&service), threads)?,
             service,
             since: SystemTime::now(),
             sizes: Sizes::Hidden,
@@ -69,32 +78,10 @@ impl Connection {
     }
 }
 
-/// The size that the kernel is told of each file when it looks it up, where [`Sizes::Hidden`] holds: any but
-/// zero would do.
-const HIDDEN_SIZE: u64 = 4096;
-
-/// How the kernel is kept from taking files for empty.
-///
-/// Files have size 0, as those of procfs. Since Linux 6.5, however, sendfile(2) and splice(2) go through the
-/// page cache even of files that are opened for direct I/O (`filemap_splice_read()`): they find that the
-/// file has no bytes, and `cat` of busybox writes nothing. So there the kernel's own idea of the size is
-/// another one than what stat(2) tells, and then such a read comes to us. It is refused, since what it got
-/// would be kept and given to other containers' readers; with `EINVAL`, which means to all programs that
-/// they have to read(2). Since Linux 7.0 they get `EIO`, whatever we say.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Sizes {
-    /// The kernel knows that files have size 0.
-    Known,
-    /// The kernel takes files for [`HIDDEN_SIZE`] bytes long, and has to ask for the size of each stat(2).
-    Hidden,
-}
-
-/// The minor version of the protocol in Linux 6.2, and still in 6.5: 7.38.
-const SPLICES_BY_PAGE_CACHE: u32 = 38;
-
 #[derive(Debug)]
 struct ViewFilesystem {
     service: Arc<Service>,
+    dispatcher: Dispatcher,
     since: SystemTime,
     sizes: Sizes,
     notifier: Arc<OnceLock<Notifier>>,
@@ -117,6 +104,19 @@ impl ViewFilesystem {
                 Err(fuser::Errno::EIO)
             }
         }
+    }
+
+    /// Has a request answered that takes the kernel: perhaps by another thread, and not yet.
+    fn dispatch(
+        &self,
+        request: &Request,
+        ask: Ask,
+        reply: impl FnOnce(Result<Told, fuser::Errno>) + Send + 'static,
+    ) {
+        let reply = |told: Result<Told, Errno>| {
+            reply(told.map_err(|errno| fuser::Errno::from_i32(errno.raw_os_error())));
+        };
+        self.dispatcher.submit(self.caller(request), ask, Box::new(reply));
     }
 
     fn caller(&self, request: &Request) -> Caller {
@@ -142,10 +142,10 @@ impl ViewFilesystem {
 
     /// What stat(2) tells of an entry.
     fn attributes(&self, entry: Entry) -> FileAttr {
-        let (kind, perm, nlink) = match entry {
-            Entry::Dir(_) => (FileType::Directory, 0o555, 2),
-            Entry::File(file) => (FileType::RegularFile, self.service.mode(file), 1),
-            Entry::Link(_) => (FileType::Symlink, 0o777, 1),
+        let (perm, nlink) = match entry {
+            Entry::Dir(_) => (0o555, 2),
+            Entry::File(file) => (self.service.mode(file), 1),
+            Entry::Link(_) => (0o777, 1),
         };
         FileAttr {
             ino: INodeNo(entry.id()),
@@ -155,7 +155,7 @@ impl ViewFilesystem {
             mtime: self.since,
             ctime: self.since,
             crtime: self.since,
-            kind,
+            kind: kind(entry),
             perm,
             nlink,
             uid: 0,
@@ -164,25 +164,6 @@ impl ViewFilesystem {
             blksize: 4096,
             flags: 0,
         }
-    }
-}
-
-fn entry(ino: INodeNo) -> Result<Entry, Errno> {
-    Entry::from_id(ino.0).ok_or(Errno::STALE)
-}
-
-fn dir(ino: INodeNo) -> Result<Dir, Errno> {
-    match entry(ino)? {
-        Entry::Dir(dir) => Ok(dir),
-        _ => Err(Errno::NOTDIR),
-    }
-}
-
-fn file(ino: INodeNo) -> Result<File, Errno> {
-    match entry(ino)? {
-        Entry::File(file) => Ok(file),
-        Entry::Dir(_) => Err(Errno::ISDIR),
-        Entry::Link(_) => Err(Errno::LOOP),
     }
 }
 
@@ -197,15 +178,28 @@ impl Filesystem for ViewFilesystem {
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        if let Ok(dir) = dir(parent)
+            && let Some(found) = dir.child(name.as_bytes())
+            && !Service::is_fixed(found)
+        {
+            self.service.metrics().request(Operation::Lookup);
+            // The answer depends on who asks, so the kernel has to ask each time.
+            let (attributes, kept) = self.kept_attributes(found);
+            let ask = Ask::Lookup { dir, name: name.as_bytes().into() };
+            return self.dispatch(request, ask, move |told| match told {
+                Ok(_) => {
+                    reply.entry_with_ttls(&kept, &Duration::ZERO, &attributes, Generation(0));
+                }
+                Err(errno) => reply.error(errno),
+            });
+        }
         let found = self.answer(Operation::Lookup, |service| {
             service.lookup(self.caller(request), dir(parent)?, name.as_bytes())
         });
         match found {
             Ok(found) => {
-                // Where the answer depends on who asks, the kernel has to ask each time.
-                let ttl = if Service::is_fixed(found) { FOREVER } else { Duration::ZERO };
                 let (attributes, kept) = self.kept_attributes(found);
-                reply.entry_with_ttls(&kept, &ttl, &attributes, Generation(0));
+                reply.entry_with_ttls(&kept, &FOREVER, &attributes, Generation(0));
             }
             Err(errno) => reply.error(errno),
         }
@@ -294,20 +288,26 @@ impl Filesystem for ViewFilesystem {
         if lock_owner.is_none() {
             return reply.error(fuser::Errno::EINVAL);
         }
-        let text = self.answer(Operation::Read, |service| {
-            service.read(self.caller(request), file(ino)?, handle.0, offset)
-        });
-        match text {
-            Ok(text) => {
-                reply.data(slice(&text, offset, usize::try_from(size).unwrap_or(usize::MAX)))
-            }
-            Err(errno) => reply.error(errno),
+        let size = usize::try_from(size).unwrap_or(usize::MAX);
+        if let Some(text) = self.service.held(handle.0, offset) {
+            self.service.metrics().request(Operation::Read);
+            return reply.data(slice(&text, offset, size));
         }
+        let file = match self.answer(Operation::Read, |_| file(ino)) {
+            Ok(file) => file,
+            Err(errno) => return reply.error(errno),
+        };
+        let ask = Ask::Read { file, handle: handle.0, offset };
+        self.dispatch(request, ask, move |told| match told {
+            Ok(Told::Text(text)) => reply.data(slice(&text, offset, size)),
+            Ok(_) => reply.error(fuser::Errno::EIO),
+            Err(errno) => reply.error(errno),
+        });
     }
 
     fn release(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino: INodeNo,
         handle: FileHandle,
         _flags: OpenFlags,
@@ -315,11 +315,19 @@ impl Filesystem for ViewFilesystem {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        match self.answer(Operation::Release, |service| {
-            service.release(handle.0);
-            Ok(())
-        }) {
-            Ok(()) => reply.ok(),
+        let released = self.answer(Operation::Release, |service| {
+            let has_trigger = service.has_trigger(handle.0);
+            if !has_trigger {
+                service.release(handle.0);
+            }
+            Ok(has_trigger)
+        });
+        match released {
+            Ok(true) => {
+                let ask = Ask::Release { handle: handle.0 };
+                self.dispatch(request, ask, move |_| reply.ok());
+            }
+            Ok(false) => reply.ok(),
             Err(errno) => reply.error(errno),
         }
     }
@@ -339,26 +347,22 @@ impl Filesystem for ViewFilesystem {
         ino: INodeNo,
         _handle: FileHandle,
         offset: u64,
-        mut reply: ReplyDirectory,
+        reply: ReplyDirectory,
     ) {
         let listed = self.answer(Operation::Readdir, |service| {
             let dir = dir(ino)?;
-            Ok((dir, service.list_for(self.caller(request), dir)))
+            let fixed = Service::is_fixed_list(dir);
+            Ok((dir, fixed.then(|| service.list_for(self.caller(request), dir))))
         });
-        let (dir, children) = match listed {
-            Ok(listed) => listed,
-            Err(errno) => return reply.error(errno),
-        };
-        let dots =
-            [(dir, "."), (dir.parent(), "..")].map(|(dir, name)| (Entry::Dir(dir), name.into()));
-        let all = dots.into_iter().chain(children.into_iter().map(|child| (child, child.name())));
-        let skip = usize::try_from(offset).unwrap_or(usize::MAX);
-        for (next, (entry, name)) in (1..).zip(all).skip(skip) {
-            if reply.add(INodeNo(entry.id()), next, self.attributes(entry).kind, name) {
-                break;
-            }
+        match listed {
+            Ok((dir, Some(children))) => list(dir, children, offset, reply),
+            Ok((dir, None)) => self.dispatch(request, Ask::List { dir }, move |told| match told {
+                Ok(Told::Entries(children)) => list(dir, children, offset, reply),
+                Ok(_) => reply.error(fuser::Errno::EIO),
+                Err(errno) => reply.error(errno),
+            }),
+            Err(errno) => reply.error(errno),
         }
-        reply.ok();
     }
 
     fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
@@ -381,14 +385,19 @@ impl Filesystem for ViewFilesystem {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let written = self.answer(Operation::Write, |service| {
-            service.write(self.caller(request), file(ino)?, handle.0, data)
-        });
-        match written {
-            // No more than the kernel gave in one request: see MAX_REQUEST.
-            Ok(()) => reply.written(u32::try_from(data.len()).unwrap_or(u32::MAX)),
+        let file = match self.answer(Operation::Write, |_| file(ino)) {
+            Ok(file) => file,
+            Err(errno) => return reply.error(errno),
+        };
+        // No more than the kernel gave in one request: see MAX_REQUEST.
+        let size = u32::try_from(data.len()).unwrap_or(u32::MAX);
+        // Of more, the kernel takes the start (`psi_write()`).
+        let text = data.get(..MOST_TRIGGER).unwrap_or(data).into();
+        let ask = Ask::Write { file, handle: handle.0, text };
+        self.dispatch(request, ask, move |told| match told {
+            Ok(_) => reply.written(size),
             Err(errno) => reply.error(errno),
-        }
+        });
     }
 
     fn poll(
@@ -570,8 +579,10 @@ mod tests {
     fn a_panic_ends_one_request_and_is_counted() {
         let fake = cgview_testkit::FakeHost::new();
         let host = cgview_host::Host::at(fake.path()).unwrap();
+        let service = Arc::new(Service::new(host, crate::settings::ViewSettings::default()));
         let filesystem = ViewFilesystem {
-            service: Arc::new(Service::new(host, crate::settings::ViewSettings::default())),
+            dispatcher: Dispatcher::start(Arc::clone(&service), 1).unwrap(),
+            service,
             since: SystemTime::now(),
             sizes: Sizes::Hidden,
             notifier: Arc::default(),

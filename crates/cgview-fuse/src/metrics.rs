@@ -27,6 +27,12 @@ pub struct Metrics {
     errors: Family<ErrorLabels, Counter>,
     /// Requests that ended in a panic.
     pub panics: Counter,
+    /// Requests that wait for others of their container.
+    pub queued: Gauge,
+    /// Requests whose readers were answered in another way, while the kernel is still being waited for.
+    pub overdue: Gauge,
+    /// Threads that serve in place of those that hang.
+    pub workers: Gauge,
     /// Samples of containers that were taken, and those that were still fresh.
     pub samples: CacheCounters,
     /// Host files that were read, and those that were still fresh.
@@ -173,6 +179,9 @@ impl Default for Metrics {
             }),
             errors: Family::clone(&errors),
             panics: Counter::default(),
+            queued: Gauge::default(),
+            overdue: Gauge::default(),
+            workers: Gauge::default(),
             samples: cache("sample"),
             host_reads: cache("host"),
             callers: cache("caller"),
@@ -187,6 +196,18 @@ impl Default for Metrics {
         registry.register("requests", "Requests by kind", requests);
         registry.register("errors", "Failures, and what the reader got", errors);
         registry.register("panics", "Requests that ended in a panic", metrics.panics.clone());
+        let gauges = [
+            (
+                "queued_requests",
+                "Requests that wait for others of their container",
+                &metrics.queued,
+            ),
+            ("overdue_requests", "Requests that hang, their readers answered", &metrics.overdue),
+            ("workers", "Threads that serve in place of those that hang", &metrics.workers),
+        ];
+        for (name, help, gauge) in gauges {
+            registry.register(name, help, gauge.clone());
+        }
         registry.register("cache_hits", "What had been read and was still fresh", hits);
         registry.register("cache_misses", "What had to be read", misses);
         registry.register(

@@ -1,6 +1,7 @@
 //! What the administrator chose: defaults, then the configuration file, then the command line.
 
 use std::{
+    num::NonZeroU32,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -18,7 +19,7 @@ pub const DEFAULT_CONFIG: &str = "/etc/cgview.toml";
 pub struct Settings {
     /// What readers are told, and how fresh it is.
     pub view: ViewSettings,
-    /// How many requests are answered at the same time.
+    /// How many requests are answered at the same time. Those of one container are at most half of them.
     pub threads: usize,
     /// The root below which the host's `proc` and `sys` are.
     pub host_root: PathBuf,
@@ -59,6 +60,8 @@ pub struct ViewSettings {
     pub freshness: Duration,
     /// What a reader gets when the kernel does not tell what is needed.
     pub on_error: OnError,
+    /// How long a reader waits for the kernel to tell what is needed, before `on_error` holds.
+    pub request_deadline: Duration,
 }
 
 impl Default for ViewSettings {
@@ -67,6 +70,7 @@ impl Default for ViewSettings {
             policy: Policy::default(),
             freshness: Duration::from_millis(5),
             on_error: OnError::Stale,
+            request_deadline: Duration::from_millis(300),
         }
     }
 }
@@ -157,6 +161,7 @@ struct Config {
     passthrough: Option<FileSet>,
     freshness_ms: Option<u32>,
     on_error: Option<OnError>,
+    request_deadline_ms: Option<NonZeroU32>,
     threads: Option<u8>,
     host_root: Option<PathBuf>,
     runtime_dir: Option<PathBuf>,
@@ -260,6 +265,10 @@ impl Config {
             self.freshness_ms.map(|ms| Duration::from_millis(ms.into())),
         );
         set(&mut settings.view.on_error, self.on_error);
+        set(
+            &mut settings.view.request_deadline,
+            self.request_deadline_ms.map(|ms| Duration::from_millis(ms.get().into())),
+        );
         set(&mut settings.threads, self.threads.map(usize::from));
         set(&mut settings.host_root, self.host_root);
         set(&mut settings.runtime_dir, self.runtime_dir);

@@ -17,6 +17,7 @@ use cgview_host::{Container, Host, Result};
 use parking_lot::Mutex;
 
 use crate::{
+    cache::{Flights, slow},
     metrics::Metrics,
     state::{Saved, SavedLoad},
 };
@@ -31,6 +32,7 @@ pub(crate) struct Tenant {
     load: Mutex<Load>,
     tasks: Mutex<TaskCount>,
     counting: AtomicBool,
+    flights: Flights<Parts>,
 }
 
 /// A snapshot of some parts.
@@ -56,6 +58,22 @@ struct Load {
 struct TaskCount {
     tasks: Option<(Instant, Tasks)>,
     cost: Duration,
+}
+
+/// Somebody counts, until this is dropped: by a panic too.
+struct Counting<'a>(&'a AtomicBool);
+
+impl Counting<'_> {
+    fn start(counting: &AtomicBool) -> Counting<'_> {
+        counting.store(true, Ordering::Relaxed);
+        Counting(counting)
+    }
+}
+
+impl Drop for Counting<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
 }
 
 /// Counting the tasks of a container may take one part in this of a CPU.
@@ -86,6 +104,7 @@ impl Tenant {
             load: Mutex::new(load),
             tasks: Mutex::default(),
             counting: AtomicBool::new(false),
+            flights: Flights::default(),
         }
     }
 
@@ -129,13 +148,20 @@ impl Tenant {
             metrics.samples.hits.inc();
             return Ok(snapshot);
         }
+        // What shares a part with it shares a file that hangs.
+        let shares = |other: &Parts| other.without(parts) != *other;
+        if self.flights.are_slow(shares) && self.stale(parts).is_some() {
+            return Err(slow(self.container.path()));
+        }
         metrics.samples.misses.inc();
         let at = Instant::now();
+        let flight = self.flights.start(parts);
         let mut snapshot = Snapshot::default();
         self.container.sample(host, parts.without(Parts::TASKS), &mut snapshot)?;
         if parts.contain(Parts::TASKS) {
             snapshot.tasks = Some(self.tasks(host, freshness, metrics)?);
         }
+        drop(flight);
         let snapshot = Arc::new(snapshot);
         let sample = Sample { parts, at, snapshot: Arc::clone(&snapshot) };
         let mut samples = self.samples.lock();
@@ -172,11 +198,11 @@ impl Tenant {
                 }
             }
         }
-        self.counting.store(true, Ordering::Relaxed);
+        let counting = Counting::start(&self.counting);
         let at = Instant::now();
         let counted = self.container.active_tasks(host);
         let cost = at.elapsed();
-        self.counting.store(false, Ordering::Relaxed);
+        drop(counting);
         metrics.task_counts.inc();
         metrics.task_count_seconds.inc_by(cost.as_secs_f64());
         let tasks = counted?;
@@ -243,6 +269,11 @@ impl Tenant {
         average
     }
 
+    /// The load average as it was stepped last.
+    pub(crate) fn last_load(&self) -> Option<LoadAverage> {
+        self.load.lock().average
+    }
+
     /// When its load average was stepped last, on the host's boot clock.
     pub(crate) fn load_stepped(&self) -> Usec {
         self.load.lock().stepped
@@ -275,22 +306,34 @@ impl Tenants {
         now: impl FnOnce() -> Usec,
     ) -> Arc<Tenant> {
         let id = container.id().as_str();
-        let mut known = self.known.lock();
-        if let Some(tenant) = known.get(id) {
-            // The same name, but other cgroups: it was moved, or the runtime made it anew.
-            if Arc::ptr_eq(tenant.container(), container) {
-                tenant.touch();
-                return Arc::clone(tenant);
-            }
+        if let Some(tenant) = self.known(container) {
+            tenant.touch();
+            return tenant;
         }
         let id: Box<str> = id.into();
+        // A captured host is asked for the time.
+        let now = now();
+        let mut known = self.known.lock();
         let saved = match known.remove(&id) {
-            Some(tenant) => Some(tenant.save(now())),
+            // Somebody else was faster.
+            Some(tenant) if Arc::ptr_eq(tenant.container(), container) => {
+                known.insert(id, Arc::clone(&tenant));
+                return tenant;
+            }
+            // The same name, but other cgroups: it was moved, or the runtime made it anew.
+            Some(tenant) => Some(tenant.save(now)),
             None => self.saved.lock().remove(&id),
         };
         let tenant = Arc::new(Tenant::new(Arc::clone(container), saved));
         known.insert(id, Arc::clone(&tenant));
         tenant
+    }
+
+    /// The tenant of a container, if it is known.
+    pub(crate) fn known(&self, container: &Arc<Container>) -> Option<Arc<Tenant>> {
+        let known = self.known.lock();
+        let tenant = known.get(container.id().as_str());
+        tenant.filter(|tenant| Arc::ptr_eq(tenant.container(), container)).cloned()
     }
 
     /// Forgets a container that is gone.

@@ -150,6 +150,11 @@ impl Triggers {
         Ready::Waiting
     }
 
+    /// Whether an open file has a trigger.
+    pub fn has(&self, handle: u64) -> bool {
+        self.shared.triggers.lock().contains_key(&handle)
+    }
+
     /// Ends the trigger of an open file, if it has one.
     pub fn release(&self, handle: u64) {
         let trigger = self.shared.triggers.lock().remove(&handle);

@@ -253,7 +253,7 @@ mod tests {
     use cgview_core::{Snapshot, view::Parts};
     use cgview_testkit::{FakeHost, FakeProcess};
 
-    use crate::{Host, budget::Budget};
+    use crate::Host;
 
     #[test]
     fn without_descriptors_to_keep_everything_is_read_all_the_same() {
@@ -264,8 +264,7 @@ mod tests {
         fake.file("/sys/fs/cgroup/app/pids.max", "10\n");
         fake.file("/sys/fs/cgroup/app/cgroup.threads", "100\n");
         let sample = |budget| {
-            let mut host = Host::at(fake.path()).unwrap();
-            host.budget = Budget::new(budget);
+            let host = Host::at(fake.path()).unwrap().keeping(budget);
             let kept = host.keep(100).unwrap();
             let mut snapshot = Snapshot::default();
             for _ in 0..2 {
@@ -291,8 +290,7 @@ mod tests {
         fake.process(&FakeProcess { pid: 100, cgroup: "0::/app\n", ..FakeProcess::default() });
         fake.file("/sys/fs/cgroup/app/pids.current", "3\n");
         for budget in [0, 1000] {
-            let mut host = Host::at(fake.path()).unwrap();
-            host.budget = Budget::new(budget);
+            let host = Host::at(fake.path()).unwrap().keeping(budget);
             let container = host.caller(100).unwrap().container;
             let levels = container.levels(&host, 0).unwrap();
             let at = host.access().unwrap();

@@ -241,9 +241,14 @@ impl Container {
         self.gone.store(true, Ordering::Relaxed);
     }
 
+    /// Its cgroup in the hierarchy where it is named by the longest path: what people know it by.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        self.paths.iter().flatten().max_by_key(|path| path.len()).map_or("/", String::as_str)
+    }
+
     pub(crate) fn vanished(&self) -> Error {
-        let path = self.paths.iter().flatten().max_by_key(|path| path.len());
-        Error::Vanished { path: path.cloned().unwrap_or_default() }
+        Error::Vanished { path: self.path().into() }
     }
 
     /// Whether its own cgroups are all there.

@@ -74,6 +74,13 @@ impl Host {
         Host::open(root)
     }
 
+    /// The same, but with no more than `count` descriptors kept open between reads. Without it, that is half of
+    /// what this process may open when the host is opened.
+    #[must_use]
+    pub fn keeping(self, count: usize) -> Host {
+        Host { budget: Budget::new(count), ..self }
+    }
+
     fn open(path: &Path) -> Result<Host> {
         let unusable = |source| Error::Root { path: path.into(), source };
         let root = Root::open(path).map_err(unusable)?;

@@ -65,6 +65,25 @@ impl Service {
         }
     }
 
+    /// Whether a container had the entry of that name when it was looked at last. The kernel is not asked.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT`; `EIO` if that is not known.
+    pub(crate) fn lookup_without_asking(
+        &self,
+        caller: Option<&cgview_host::Caller>,
+        dir: Dir,
+        name: &[u8],
+    ) -> Result<Entry, Errno> {
+        let entry = dir.child(name).ok_or(Errno::NOENT)?;
+        let known = caller.and_then(|caller| self.known_container(caller));
+        let (tenant, ready) = known.ok_or(Errno::IO)?;
+        self.with_view(&tenant, &ready, Reader::default(), false, |view| {
+            if view.shows(entry) { Ok(entry) } else { Err(Errno::NOENT) }
+        })
+    }
+
     /// The entries of `dir`, for a caller that may be nobody that is known.
     #[must_use]
     pub fn list_for(&self, caller: Caller, dir: Dir) -> Vec<Entry> {
@@ -87,7 +106,7 @@ impl Service {
     }
 
     /// Whether all callers have the same entries in `dir`.
-    fn is_fixed_list(dir: Dir) -> bool {
+    pub(crate) fn is_fixed_list(dir: Dir) -> bool {
         Self::is_fixed(Entry::Dir(dir)) && !matches!(dir, Dir::Cpu | Dir::Node)
     }
 

@@ -1,8 +1,9 @@
 //! Open files: what a handle reads, writes and waits for.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use cgview_core::tree::File;
+use cgview_host::ContainerId;
 use rustix::io::Errno;
 
 use super::{Caller, Service, entries::may_read};
@@ -40,14 +41,43 @@ impl Service {
         handle: u64,
         offset: u64,
     ) -> Result<Arc<[u8]>, Errno> {
-        if offset > 0
-            && let Some(text) = self.handles.text(handle)
-        {
+        if let Some(text) = self.held(handle, offset) {
             return Ok(text);
         }
         let text: Arc<[u8]> = self.text(caller.tid, file).map_err(|error| error.errno())?.into();
         self.handles.put(handle, Arc::clone(&text));
         Ok(text)
+    }
+
+    /// The text that a read at `offset` goes on with, if it is not to be a new one.
+    pub(crate) fn held(&self, handle: u64, offset: u64) -> Option<Arc<[u8]>> {
+        if offset == 0 { None } else { self.handles.text(handle) }
+    }
+
+    /// Has later reads of the handle go on with that text.
+    pub(crate) fn hold(&self, handle: u64, text: &Arc<[u8]>) {
+        self.handles.put(handle, Arc::clone(text));
+    }
+
+    /// Whose a request of that thread seems to be, for what it costs to look: the one whose it was the last
+    /// time.
+    pub(crate) fn whose(&self, tid: u32) -> Option<ContainerId> {
+        self.callers.last(tid).map(|(caller, _)| caller.container.id().clone())
+    }
+
+    /// The caller behind a thread that sent a request `ago`, where the kernel is not to be asked.
+    pub(crate) fn recent(&self, tid: u32, ago: Duration) -> Option<cgview_host::Caller> {
+        self.callers.recent(tid, ago)
+    }
+
+    /// How long a reader waits, at most.
+    pub(crate) fn deadline(&self) -> Duration {
+        self.settings.read().request_deadline
+    }
+
+    /// Whether there is more to releasing a handle than to forget it.
+    pub(crate) fn has_trigger(&self, handle: u64) -> bool {
+        self.triggers.as_ref().is_some_and(|triggers| triggers.has(handle))
     }
 
     /// Forgets a handle.

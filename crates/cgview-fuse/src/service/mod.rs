@@ -6,6 +6,7 @@ mod files;
 mod texts;
 
 use std::{
+    io::ErrorKind,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -56,6 +57,15 @@ pub enum Error {
     /// The container has no such text.
     #[error(transparent)]
     View(#[from] cgview_core::view::Error),
+    /// The kernel takes longer than a reader is to wait.
+    #[error("the kernel did not answer in time")]
+    Late,
+    /// There are too many requests of this reader's container already.
+    #[error("its container asks for too much at a time")]
+    Crowd,
+    /// Something is wrong with this program.
+    #[error("the answer ended in a panic")]
+    Panic,
 }
 
 impl Error {
@@ -70,7 +80,7 @@ impl Error {
             Error::View(ViewError::NotShown) => Errno::NODEV,
             // `psi_show()`.
             Error::View(ViewError::NoPressure) => Errno::OPNOTSUPP,
-            Error::View(_) => Errno::IO,
+            Error::View(_) | Error::Late | Error::Crowd | Error::Panic => Errno::IO,
         }
     }
 
@@ -80,12 +90,16 @@ impl Error {
         match self {
             Error::NoCaller => "no-caller",
             Error::View(_) => "view",
+            Error::Late => "late",
+            Error::Crowd => "crowd",
+            Error::Panic => "panic",
             Error::Host(error) => match error {
                 HostError::Gone { .. } => "gone",
                 HostError::Hidden { .. } => "hidden",
                 HostError::Outside { .. } => "outside",
                 HostError::Vanished { .. } => "vanished",
                 HostError::Parse { .. } => "parse",
+                HostError::Read { source, .. } if source.kind() == ErrorKind::TimedOut => "slow",
                 _ => "read",
             },
         }
@@ -132,6 +146,8 @@ pub struct Service {
     triggers: Option<Triggers>,
     metrics: Metrics,
     warnings: RateLimit<(&'static str, File)>,
+    #[cfg(test)]
+    pub(crate) fault: parking_lot::Mutex<Option<fn(File)>>,
 }
 
 /// What open files may hold: enough for thousands of readers, whatever a machine's size.
@@ -162,6 +178,8 @@ impl Service {
             triggers: None,
             metrics: Metrics::default(),
             warnings: RateLimit::new(WARNING_INTERVAL),
+            #[cfg(test)]
+            fault: parking_lot::Mutex::default(),
         }
     }
 

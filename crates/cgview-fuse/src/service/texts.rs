@@ -25,8 +25,18 @@ impl Service {
     ///
     /// [`Error`], where the policy has no other answer.
     pub fn text(&self, tid: u32, file: File) -> Result<Vec<u8>, Error> {
+        self.text_of(tid, None, file)
+    }
+
+    /// The same, of a caller that may be known already.
+    pub(crate) fn text_of(
+        &self,
+        tid: u32,
+        caller: Option<&cgview_host::Caller>,
+        file: File,
+    ) -> Result<Vec<u8>, Error> {
         let settings = *self.settings.read();
-        let error = match self.render(tid, file, settings) {
+        let error = match self.render(tid, caller, file, settings) {
             Ok(text) => return Ok(text),
             Err(error @ Error::View(_)) => return Err(error),
             Err(error) => error,
@@ -39,6 +49,59 @@ impl Service {
         }
         self.report(file, &error, Outcome::Fail);
         Err(error)
+    }
+
+    /// What a reader gets for `error` without that the kernel is asked: by the policy for failures, what the
+    /// container was told before.
+    pub(crate) fn text_without_asking(
+        &self,
+        caller: Option<&cgview_host::Caller>,
+        file: File,
+        error: Error,
+    ) -> Result<Vec<u8>, Error> {
+        let settings = *self.settings.read();
+        let (text, outcome) = match settings.on_error {
+            OnError::Stale => {
+                let text = caller.and_then(|caller| self.known_text(caller, file, settings));
+                (text, Outcome::Stale)
+            }
+            OnError::Host => {
+                let path = Entry::File(file).path();
+                (self.texts.stale(&path).map(|text| text.to_vec()), Outcome::Host)
+            }
+            OnError::Fail => (None, Outcome::Fail),
+        };
+        self.report(file, &error, if text.is_some() { outcome } else { Outcome::Fail });
+        text.ok_or(error)
+    }
+
+    /// What a file says by what is known, of whatever age.
+    fn known_text(
+        &self,
+        caller: &cgview_host::Caller,
+        file: File,
+        settings: ViewSettings,
+    ) -> Option<Vec<u8>> {
+        if self.is_passed_through(caller, file, settings) {
+            return Some(self.texts.stale(&Entry::File(file).path())?.to_vec());
+        }
+        let tenant = self.tenants.known(&caller.container)?;
+        let (facts, parts) = (self.texts.stale_facts()?, parts(file));
+        let snapshot = tenant.stale(parts)?;
+        let cpus = CpuLimits::of(&snapshot, &facts, &settings.policy);
+        let ready = Prepared { settings, facts, snapshot, cpus, parts };
+        let no_times = CpuView::default();
+        let path = ready.view(&no_times, None, caller.reader).host_path(Entry::File(file))?;
+        let host = self.texts.stale(&path)?;
+        let load = match wants_load(file) && settings.policy.loadavg {
+            true => Some(tenant.last_load()?),
+            false => None,
+        };
+        self.with_load(&tenant, &ready, caller.reader, load.as_ref(), |view| {
+            let mut text = Vec::with_capacity(host.len());
+            view.render(file, &host, &mut text).ok()?;
+            Some(text)
+        })
     }
 
     /// What a thread is told by a file, and why.
@@ -69,20 +132,38 @@ impl Service {
         })
     }
 
-    fn render(&self, tid: u32, file: File, settings: ViewSettings) -> Result<Vec<u8>, Error> {
-        match self.render_once(tid, file, settings) {
+    fn render(
+        &self,
+        tid: u32,
+        caller: Option<&cgview_host::Caller>,
+        file: File,
+        settings: ViewSettings,
+    ) -> Result<Vec<u8>, Error> {
+        let rendered = match caller {
+            Some(caller) => self.render_once(caller, file, settings),
+            None => self.render_once(&self.find(tid)?, file, settings),
+        };
+        match rendered {
             // The container moved to other cgroups, and its old ones are gone.
             Err(Error::Host(cgview_host::Error::Vanished { .. })) => {
                 self.callers.forget(tid);
-                self.render_once(tid, file, settings)
+                self.render_once(&self.find(tid)?, file, settings)
             }
             rendered => rendered,
         }
     }
 
-    fn render_once(&self, tid: u32, file: File, settings: ViewSettings) -> Result<Vec<u8>, Error> {
-        let caller = self.find(tid)?;
-        if self.is_passed_through(&caller, file, settings) {
+    fn render_once(
+        &self,
+        caller: &cgview_host::Caller,
+        file: File,
+        settings: ViewSettings,
+    ) -> Result<Vec<u8>, Error> {
+        #[cfg(test)]
+        if let Some(fault) = *self.fault.lock() {
+            fault(file);
+        }
+        if self.is_passed_through(caller, file, settings) {
             return Ok(self.host_text(file, settings)?.to_vec());
         }
         let tenant = self.tenants.get(&caller.container, || self.now());
@@ -98,7 +179,7 @@ impl Service {
     }
 
     /// The caller behind a thread id.
-    pub(super) fn find(&self, tid: u32) -> Result<cgview_host::Caller, Error> {
+    pub(crate) fn find(&self, tid: u32) -> Result<cgview_host::Caller, Error> {
         if tid == 0 {
             return Err(Error::NoCaller);
         }
@@ -115,6 +196,22 @@ impl Service {
         let file = File::Proc(ProcFile::Cpuinfo);
         let ready = self.prepare(&tenant, file, Parts::CPUS, *self.settings.read()).ok()?;
         Some((tenant, ready))
+    }
+
+    /// The container of a caller as it was when it was looked at last.
+    pub(super) fn known_container(
+        &self,
+        caller: &cgview_host::Caller,
+    ) -> Option<(Arc<Tenant>, Prepared)> {
+        if self.off.load(Ordering::Relaxed) || caller.container.is_host() {
+            return None;
+        }
+        let settings = *self.settings.read();
+        let tenant = self.tenants.known(&caller.container)?;
+        let (facts, parts) = (self.texts.stale_facts()?, Parts::CPUS);
+        let snapshot = tenant.stale(parts)?;
+        let cpus = CpuLimits::of(&snapshot, &facts, &settings.policy);
+        Some((tenant, Prepared { settings, facts, snapshot, cpus, parts }))
     }
 
     fn is_passed_through(
@@ -204,12 +301,25 @@ impl Service {
             self.changed.store(true, Ordering::Relaxed);
             tenant.load(&self.host, &ready.snapshot, &ready.cpus, true)
         });
+        self.with_load(tenant, ready, reader, load.as_ref(), render)
+    }
+
+    /// The same, with a load average that is known.
+    fn with_load<T>(
+        &self,
+        tenant: &Tenant,
+        ready: &Prepared,
+        reader: Reader,
+        load: Option<&LoadAverage>,
+        render: impl FnOnce(&View<'_>) -> T,
+    ) -> T {
+        let policy = &ready.settings.policy;
         if !ready.parts.contain(Parts::CPU_USAGE) {
-            return render(&ready.view(&CpuView::default(), load.as_ref(), reader));
+            return render(&ready.view(&CpuView::default(), load, reader));
         }
         self.changed.store(true, Ordering::Relaxed);
         tenant.with_cpu_view(&ready.snapshot, &ready.cpus, policy.steal, |cpu_view| {
-            render(&ready.view(cpu_view, load.as_ref(), reader))
+            render(&ready.view(cpu_view, load, reader))
         })
     }
 

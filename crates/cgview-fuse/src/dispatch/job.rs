@@ -1,0 +1,173 @@
+//! One request, from its arrival to its answer.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
+
+use cgview_core::tree::{Dir, Entry, File};
+use cgview_host::ContainerId;
+use parking_lot::Mutex;
+use rustix::io::Errno;
+
+use crate::service::{Caller, Error, Service};
+
+/// What may be asked that takes the kernel to answer.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Ask {
+    /// The text of an open file.
+    Read {
+        /// The file.
+        file: File,
+        /// Of the open file.
+        handle: u64,
+        /// Where the read begins.
+        offset: u64,
+    },
+    /// An entry of a directory whose entries depend on who asks.
+    Lookup {
+        /// The directory.
+        dir: Dir,
+        /// The entry's name.
+        name: Box<[u8]>,
+    },
+    /// All entries of a directory.
+    List {
+        /// The directory.
+        dir: Dir,
+    },
+    /// To take what is written to an open file.
+    Write {
+        /// The file.
+        file: File,
+        /// Of the open file.
+        handle: u64,
+        /// What is written.
+        text: Box<[u8]>,
+    },
+    /// To forget an open file that has a trigger: the kernel waits for its own readers then.
+    Release {
+        /// Of the open file.
+        handle: u64,
+    },
+}
+
+/// What the answer is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Told {
+    /// To [`Ask::Read`]: the whole text.
+    Text(Arc<[u8]>),
+    /// To [`Ask::Lookup`].
+    Entry(Entry),
+    /// To [`Ask::List`].
+    Entries(Vec<Entry>),
+    /// To [`Ask::Write`] and [`Ask::Release`].
+    Done,
+}
+
+/// Takes the answer to whoever asked.
+pub type Reply = Box<dyn FnOnce(Result<Told, Errno>) + Send>;
+
+/// A request. It is answered once, by whoever is first.
+pub(super) struct Job {
+    caller: Caller,
+    ask: Ask,
+    came: Instant,
+    who: OnceLock<cgview_host::Caller>,
+    reply: Mutex<Option<Reply>>,
+}
+
+impl Job {
+    pub(super) fn new(caller: Caller, ask: Ask, reply: Reply) -> Job {
+        let reply = Mutex::new(Some(reply));
+        Job { caller, ask, came: Instant::now(), who: OnceLock::new(), reply }
+    }
+
+    pub(super) fn came(&self) -> Instant {
+        self.came
+    }
+
+    /// Whether somebody else has answered.
+    pub(super) fn is_answered(&self) -> bool {
+        self.reply.lock().is_none()
+    }
+
+    /// Finds out whose request it is, if that can be told.
+    pub(super) fn identify(&self, service: &Service) -> Option<ContainerId> {
+        // What is wrong is found again, and told, when it is answered.
+        let who = guarded(service, || service.find(self.caller.tid).ok()).ok()??;
+        let id = who.container.id().clone();
+        let _ = self.who.set(who);
+        Some(id)
+    }
+
+    /// Answers it.
+    pub(super) fn answer(&self, service: &Service) {
+        let told = guarded(service, || match &self.ask {
+            Ask::Read { file, .. } => service
+                .text_of(self.caller.tid, self.who.get(), *file)
+                .map(|text| Told::Text(text.into()))
+                .map_err(|error| error.errno()),
+            Ask::Lookup { dir, name } => service.lookup(self.caller, *dir, name).map(Told::Entry),
+            Ask::List { dir } => Ok(Told::Entries(service.list_for(self.caller, *dir))),
+            Ask::Write { file, handle, text } => {
+                service.write(self.caller, *file, *handle, text).map(|()| Told::Done)
+            }
+            Ask::Release { handle } => {
+                service.release(*handle);
+                Ok(Told::Done)
+            }
+        });
+        match told {
+            Ok(told) => self.tell(service, told),
+            Err(Panicked) => self.give_up(service, Error::Panic),
+        }
+    }
+
+    /// Answers it without asking the kernel.
+    pub(super) fn give_up(&self, service: &Service, error: Error) {
+        if self.is_answered() {
+            return;
+        }
+        let told = guarded(service, || {
+            let recent = || service.recent(self.caller.tid, self.came.elapsed());
+            let who = self.who.get().cloned().or_else(recent);
+            match &self.ask {
+                Ask::Read { file, .. } => service
+                    .text_without_asking(who.as_ref(), *file, error)
+                    .map(|text| Told::Text(text.into()))
+                    .map_err(|error| error.errno()),
+                Ask::Lookup { dir, name } => {
+                    service.lookup_without_asking(who.as_ref(), *dir, name).map(Told::Entry)
+                }
+                Ask::Release { .. } => Ok(Told::Done),
+                Ask::List { .. } | Ask::Write { .. } => Err(error.errno()),
+            }
+        });
+        self.tell(service, told.unwrap_or(Err(Errno::IO)));
+    }
+
+    fn tell(&self, service: &Service, told: Result<Told, Errno>) {
+        let Some(reply) = self.reply.lock().take() else { return };
+        // Later reads go on with the text that this one got, and no other.
+        if let (Ask::Read { handle, .. }, Ok(Told::Text(text))) = (&self.ask, &told) {
+            service.hold(*handle, text);
+        }
+        let _ = guarded(service, || reply(told));
+    }
+}
+
+/// A panic was caught and counted.
+#[derive(Debug)]
+struct Panicked;
+
+/// The one place where a panic ends.
+fn guarded<T>(service: &Service, run: impl FnOnce() -> T) -> Result<T, Panicked> {
+    // The service's locks do not poison, and what they guard is replaced as a whole.
+    catch_unwind(AssertUnwindSafe(run)).map_err(|_| {
+        service.metrics().panics.inc();
+        tracing::error!("a request ended in a panic");
+        Panicked
+    })
+}

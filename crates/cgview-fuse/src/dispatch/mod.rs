@@ -1,0 +1,303 @@
+//! Requests on their way to the service: in turn, and in time.
+//!
+//! A request is worked on by the thread that took it from the connection; that costs nothing more. What
+//! makes it safe is beside that way: a thread that sees who takes too long answers in their stead with
+//! what was known before, and lets others in; one thread of the connection is always left to take
+//! requests; and of each container only a few are worked on at a time ([`lanes`]).
+
+mod job;
+pub mod lanes;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use cgview_host::ContainerId;
+use parking_lot::{Condvar, Mutex};
+
+pub use self::job::{Ask, Reply, Told};
+use self::{
+    job::Job,
+    lanes::{Arrival, Lanes, Limits, Ticket},
+};
+use crate::{
+    cache::SLOW,
+    service::{Caller, Error, Service},
+};
+
+/// How many threads there may be in place of those that hang.
+const MOST_WORKERS: usize = 32;
+
+/// How many requests of one container may hang. Where more parts of it do, all of it does.
+const MOST_OVERDUE: usize = 4;
+
+/// How many requests of one container wait, and of all: each takes some hundreds of bytes.
+const MOST_QUEUED: (usize, usize) = (1024, 16_384);
+
+/// A worker that had nothing to do for so long ends.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// How often the watcher looks while there are requests.
+const TICK: Duration = Duration::from_millis(20);
+
+/// How often it looks in vain before it waits to be called.
+const IDLE_TICKS: u32 = 25;
+
+/// Takes requests to a service. Dropping it ends its threads, those that hang as soon as they can.
+#[derive(Debug)]
+pub struct Dispatcher(Arc<Inner>);
+
+struct Inner {
+    service: Arc<Service>,
+    lanes: Mutex<State>,
+    watcher: Condvar,
+    workers: Condvar,
+    stopped: AtomicBool,
+}
+
+struct State {
+    lanes: Lanes<ContainerId, Arc<Job>>,
+    /// Workers, and how many of them have nothing to do.
+    workers: usize,
+    idle: usize,
+    /// Whether the watcher waits to be called.
+    parked: bool,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dispatcher").finish_non_exhaustive()
+    }
+}
+
+/// How many threads a connection has to have for that many requests at a time: one more, which is left to
+/// take requests when all others hang.
+#[must_use]
+pub fn threads(requests: usize) -> usize {
+    requests.max(1).saturating_add(1)
+}
+
+impl Dispatcher {
+    /// One that has `requests` worked on at a time, and by so many threads of the connection: see
+    /// [`threads`].
+    ///
+    /// # Errors
+    ///
+    /// If there are no more threads.
+    pub fn start(service: Arc<Service>, requests: usize) -> io::Result<Dispatcher> {
+        let active = requests.max(1);
+        let limits = Limits {
+            active,
+            lanes: (active / 2).max(1),
+            inline: active,
+            queued: MOST_QUEUED.0,
+            all_queued: MOST_QUEUED.1,
+            overdue: MOST_OVERDUE,
+            all_overdue: MOST_WORKERS,
+        };
+        let state = State { lanes: Lanes::new(limits), workers: 0, idle: 0, parked: false };
+        let inner = Arc::new(Inner {
+            service,
+            lanes: Mutex::new(state),
+            watcher: Condvar::new(),
+            workers: Condvar::new(),
+            stopped: AtomicBool::new(false),
+        });
+        let watched = Arc::clone(&inner);
+        thread::Builder::new().name("watcher".into()).spawn(move || watched.watch())?;
+        Ok(Dispatcher(inner))
+    }
+
+    /// Has a request answered: mostly before this returns, but perhaps later and by another thread.
+    pub fn submit(&self, caller: Caller, ask: Ask, reply: Reply) {
+        let inner = &self.0;
+        let whose = inner.service.whose(caller.tid);
+        let job = Arc::new(Job::new(caller, ask, reply));
+        let came = job.came();
+        let (arrival, parked, worker) = {
+            let mut state = inner.lanes.lock();
+            let arrival = state.lanes.arrive(whose, job, came);
+            let worker = matches!(arrival, Arrival::Queued) && state.wants_worker();
+            (arrival, std::mem::take(&mut state.parked), worker)
+        };
+        if parked {
+            inner.watcher.notify_one();
+        }
+        if worker {
+            inner.call_worker();
+        }
+        match arrival {
+            Arrival::Run(ticket) => inner.run(ticket, true),
+            Arrival::Queued => {}
+            Arrival::Refused(job) => job.give_up(&inner.service, Error::Crowd),
+        }
+    }
+
+    /// How many requests wait, and how many hang.
+    #[must_use]
+    pub fn waiting(&self) -> (usize, usize) {
+        let state = self.0.lanes.lock();
+        (state.lanes.queued(), state.lanes.overdue())
+    }
+}
+
+impl Drop for Dispatcher {
+    fn drop(&mut self) {
+        self.0.stopped.store(true, Ordering::Relaxed);
+        // Under the lock, so that nobody is about to wait.
+        let _state = self.0.lanes.lock();
+        self.0.watcher.notify_all();
+        self.0.workers.notify_all();
+    }
+}
+
+impl State {
+    /// Whether a worker is to be called, or made.
+    fn wants_worker(&self) -> bool {
+        self.lanes.has_work() && (self.idle > 0 || self.workers < MOST_WORKERS)
+    }
+}
+
+impl Inner {
+    /// Works on a request, and then on those that wait.
+    fn run(&self, ticket: Ticket, inline: bool) {
+        let mut next = Some(ticket);
+        while let Some(ticket) = next {
+            next = match self.work(ticket) {
+                Some(ticket) => {
+                    let mut state = self.lanes.lock();
+                    state.lanes.finish(ticket);
+                    state.lanes.take(inline, Instant::now())
+                }
+                None => self.lanes.lock().lanes.take(inline, Instant::now()),
+            };
+        }
+    }
+
+    /// Works on one request. `None` if it was put back.
+    fn work(&self, ticket: Ticket) -> Option<Ticket> {
+        let (job, is_known) = {
+            let state = self.lanes.lock();
+            (state.lanes.job(&ticket)?, state.lanes.is_known(&ticket))
+        };
+        let mut ticket = ticket;
+        if let Some(whose) = (!is_known).then(|| job.identify(&self.service)).flatten() {
+            let found = self.lanes.lock().lanes.found(ticket, whose);
+            ticket = match found {
+                Arrival::Run(ticket) => ticket,
+                Arrival::Queued => return None,
+                Arrival::Refused(job) => {
+                    job.give_up(&self.service, Error::Crowd);
+                    return None;
+                }
+            };
+        }
+        // It was answered while it was identified: nobody waits for the rest.
+        if !job.is_answered() {
+            job.answer(&self.service);
+        }
+        Some(ticket)
+    }
+
+    /// Sees to it that no request takes longer than it may, and that those which wait are worked on.
+    fn watch(self: &Arc<Inner>) {
+        let mut idle = 0;
+        loop {
+            let (patience, deadline) = self.patience();
+            let (late, worker) = {
+                let mut state = self.lanes.lock();
+                if self.stopped.load(Ordering::Relaxed) {
+                    return;
+                }
+                if idle >= IDLE_TICKS && state.lanes.is_idle() {
+                    state.parked = true;
+                    while state.parked && !self.stopped.load(Ordering::Relaxed) {
+                        self.watcher.wait(&mut state);
+                    }
+                    idle = 0;
+                } else {
+                    self.watcher.wait_for(&mut state, TICK.min(deadline / 4));
+                }
+                idle = if state.lanes.is_idle() { idle + 1 } else { 0 };
+                let late = state.lanes.expire(Instant::now(), patience, deadline);
+                self.gauge(&state);
+                (late, state.wants_worker())
+            };
+            if worker {
+                self.call_worker();
+            }
+            for job in late {
+                job.give_up(&self.service, Error::Late);
+            }
+        }
+    }
+
+    fn gauge(&self, state: &State) {
+        let metrics = self.service.metrics();
+        let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+        metrics.queued.set(gauge(state.lanes.queued()));
+        metrics.overdue.set(gauge(state.lanes.overdue()));
+        metrics.workers.set(gauge(state.workers));
+    }
+
+    /// After how long others are let in beside a request, and after how long it is answered in another way.
+    fn patience(&self) -> (Duration, Duration) {
+        let deadline = self.service.deadline();
+        (SLOW.min(deadline / 2), deadline)
+    }
+
+    /// Wakes a worker, or makes one.
+    fn call_worker(self: &Arc<Inner>) {
+        {
+            let mut state = self.lanes.lock();
+            if state.idle > 0 {
+                self.workers.notify_one();
+                return;
+            }
+            if state.workers >= MOST_WORKERS {
+                return;
+            }
+            state.workers += 1;
+        }
+        let inner = Arc::clone(self);
+        let made = thread::Builder::new().name("worker".into()).spawn(move || inner.serve());
+        if let Err(error) = made {
+            self.lanes.lock().workers -= 1;
+            tracing::warn!("cannot make a thread in place of one that hangs: {error}");
+        }
+    }
+
+    /// The life of a worker.
+    fn serve(&self) {
+        loop {
+            let ticket = {
+                let mut state = self.lanes.lock();
+                loop {
+                    if self.stopped.load(Ordering::Relaxed) {
+                        state.workers -= 1;
+                        return;
+                    }
+                    if let Some(ticket) = state.lanes.take(false, Instant::now()) {
+                        break ticket;
+                    }
+                    state.idle += 1;
+                    let waited = self.workers.wait_for(&mut state, IDLE);
+                    state.idle -= 1;
+                    if waited.timed_out() && !state.lanes.has_work() {
+                        state.workers -= 1;
+                        return;
+                    }
+                }
+            };
+            self.run(ticket, false);
+        }
+    }
+}

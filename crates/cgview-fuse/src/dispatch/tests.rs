@@ -1,0 +1,173 @@
+//! What becomes of requests that panic, hang, or come in floods: on a host made by hand, without FUSE.
+
+use std::{
+    path::PathBuf,
+    sync::mpsc::{Receiver, channel},
+};
+
+use cgview_core::tree::{File, ProcFile};
+use cgview_host::Host;
+use cgview_testkit::{FakeHost, FakeProcess};
+use rustix::{fs::Mode, io::Errno};
+
+use super::*;
+use crate::settings::{OnError, ViewSettings};
+
+const MEMINFO: File = File::Proc(ProcFile::Meminfo);
+const UPTIME: File = File::Proc(ProcFile::Uptime);
+
+/// Two containers of two processes each: pids 200, 201, and 300, 301.
+fn host() -> FakeHost {
+    let mut fake = FakeHost::new();
+    fake.mount_v2("/sys/fs/cgroup");
+    for (name, pids, limit) in [("a", [200, 201], 64), ("b", [300, 301], 32)] {
+        for (pid, inner) in pids.into_iter().zip(1..) {
+            fake.process(&FakeProcess {
+                pid,
+                nspid: &[pid, inner],
+                cgroup: &format!("0::/{name}\n"),
+                pid_namespace: 4_026_532_000 + u64::from(pids[0]),
+                ..FakeProcess::default()
+            });
+        }
+        fake.files(
+            &format!("/sys/fs/cgroup/{name}"),
+            &[
+                ("cgroup.procs", &format!("{}\n{}\n", pids[0], pids[1])),
+                ("memory.current", "16777216\n"),
+                ("memory.max", &format!("{}\n", limit << 20)),
+                ("memory.stat", "anon 8388608\nfile 8388608\ninactive_file 8388608\n"),
+                ("cpu.stat", "usage_usec 3000000\nuser_usec 2000000\nsystem_usec 1000000\n"),
+                ("cpu.max", "max 100000\n"),
+            ],
+        );
+    }
+    fake
+}
+
+struct Bench {
+    fake: FakeHost,
+    service: Arc<Service>,
+    dispatcher: Arc<Dispatcher>,
+}
+
+impl Bench {
+    fn new(requests: usize) -> Bench {
+        let fake = host();
+        let settings = ViewSettings {
+            freshness: Duration::ZERO,
+            request_deadline: Duration::from_millis(200),
+            ..ViewSettings::default()
+        };
+        // No descriptors are kept: those would be of the files that were there.
+        let service = Arc::new(Service::new(Host::at(fake.path()).unwrap().keeping(0), settings));
+        let dispatcher = Dispatcher::start(Arc::clone(&service), requests).unwrap().into();
+        Bench { fake, service, dispatcher }
+    }
+
+    /// Sends a read by a thread of its own, as a connection has them.
+    fn ask(&self, tid: u32, file: File) -> Receiver<Result<Told, Errno>> {
+        let (tell, told) = channel();
+        let dispatcher = Arc::clone(&self.dispatcher);
+        thread::spawn(move || {
+            let ask = Ask::Read { file, handle: 1, offset: 0 };
+            let reply = Box::new(move |told| tell.send(told).unwrap());
+            dispatcher.submit(Caller { tid, uid: 0 }, ask, reply);
+        });
+        told
+    }
+
+    fn text(&self, tid: u32, file: File) -> Result<String, Errno> {
+        match self.ask(tid, file).recv_timeout(Duration::from_secs(60)).unwrap()? {
+            Told::Text(text) => Ok(String::from_utf8(text.to_vec()).unwrap()),
+            told => panic!("{told:?}"),
+        }
+    }
+
+    /// What each of these files says to each container. Callers are known from then on.
+    fn good(&self) -> String {
+        for tid in [200, 201, 300, 301] {
+            for _ in 0..3 {
+                self.text(tid, MEMINFO).unwrap();
+                self.text(tid, UPTIME).unwrap();
+            }
+        }
+        self.text(200, MEMINFO).unwrap()
+    }
+
+    fn counted(&self, cause: &str, outcome: &str) -> bool {
+        let name = format!("cgview_errors_total{{cause=\"{cause}\",outcome=\"{outcome}\"}}");
+        self.service.metrics().encode().lines().any(|line| line.starts_with(&name))
+    }
+
+    fn hang(&self, path: &str) -> Hung {
+        let path = self.fake.path().join(path.trim_start_matches('/'));
+        std::fs::remove_file(&path).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, Mode::RUSR | Mode::WUSR).unwrap();
+        Hung(path)
+    }
+}
+
+/// A file whose opening does not come back until this is dropped.
+struct Hung(PathBuf);
+
+impl Drop for Hung {
+    fn drop(&mut self) {
+        std::fs::rename(&self.0, self.0.with_extension("hung")).unwrap();
+        let _ = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(self.0.with_extension("hung"))
+            .map(|_| ());
+    }
+}
+
+#[test]
+fn a_panic_is_counted_and_answered_with_what_was_before() {
+    let bench = Bench::new(2);
+    let before = bench.good();
+    *bench.service.fault.lock() = Some(|file| assert!(file != MEMINFO, "as a test"));
+    for _ in 0..10 {
+        assert_eq!(bench.text(200, MEMINFO).as_ref(), Ok(&before));
+        assert!(bench.text(200, UPTIME).is_ok());
+    }
+    assert_eq!(bench.service.metrics().panics.get(), 10);
+    assert!(bench.counted("panic", "stale"));
+    bench.service.set_settings(ViewSettings { on_error: OnError::Fail, ..ViewSettings::default() });
+    assert_eq!(bench.text(200, MEMINFO), Err(Errno::IO));
+    *bench.service.fault.lock() = None;
+    assert_eq!(bench.text(200, MEMINFO), Ok(before));
+    assert_eq!(bench.dispatcher.waiting(), (0, 0));
+}
+
+#[test]
+fn what_hangs_is_told_as_before_and_holds_one_thread() {
+    for path in [
+        "/sys/fs/cgroup/a/memory.stat",
+        "/sys/fs/cgroup/a/memory.current",
+        "/proc/meminfo",
+        "/proc/200/cgroup",
+    ] {
+        let bench = Bench::new(4);
+        let before = bench.good();
+        let hung = bench.hang(path);
+        for _ in 0..20 {
+            let asked = Instant::now();
+            let text = bench.text(200, MEMINFO);
+            assert!(asked.elapsed() < Duration::from_secs(30), "{path}");
+            assert!(text == Ok(before.clone()) || path == "/proc/200/cgroup", "{path}: {text:?}");
+        }
+        // The others know nothing of it.
+        assert!(bench.text(300, MEMINFO).is_ok(), "{path}");
+        assert!(bench.text(201, UPTIME).is_ok(), "{path}");
+        let (_, overdue) = bench.dispatcher.waiting();
+        assert!((1..=2).contains(&overdue), "{path}: {overdue}");
+        assert!(bench.counted("late", "stale") || bench.counted("late", "fail"), "{path}");
+        drop(hung);
+        let end = Instant::now() + Duration::from_secs(60);
+        while bench.dispatcher.waiting() != (0, 0) {
+            assert!(Instant::now() < end, "{path} hangs on");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
