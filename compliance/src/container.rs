@@ -11,7 +11,7 @@ use std::{
 };
 
 use cgview_testkit::{Cgroup, Process, Spawn};
-use rustix::mount::mount_bind;
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change};
 
 use crate::Server;
 
@@ -43,6 +43,17 @@ impl Container {
     /// Starts one whose init is made by `spawn`, which has to give it a mount namespace.
     #[must_use]
     pub fn with(server: &Server, cgroup: &Cgroup, spawn: Spawn) -> Container {
+        Container::prepared(server, cgroup, spawn, || ())
+    }
+
+    /// The same with something that the init does first.
+    #[must_use]
+    pub fn prepared(
+        server: &Server,
+        cgroup: &Cgroup,
+        spawn: Spawn,
+        prepare: impl FnOnce(),
+    ) -> Container {
         let (requests, ask) = io::pipe().unwrap();
         let (hear, answers) = io::pipe().unwrap();
         let mountpoint = server.mountpoint();
@@ -53,6 +64,7 @@ impl Container {
             unsafe {
                 libc::signal(libc::SIGCHLD, libc::SIG_IGN)
             };
+            prepare();
             bind(&mountpoint);
             serve(requests, answers)
         });
@@ -181,6 +193,15 @@ fn burn_for(time: Duration) -> i32 {
         }
     }
     0
+}
+
+/// Makes the mounts of this process its own, and mounts the `/proc` of its pid namespace: what a runtime does
+/// for a container that has another's pid namespace, for [`Container::prepared`].
+pub fn mount_proc() {
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    mount_change("/", private).unwrap();
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    mount("proc", "/proc", "proc", flags, None).unwrap();
 }
 
 /// Binds the files below `proc`, and the directories of CPUs and nodes, over their namesakes.

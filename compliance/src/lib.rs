@@ -18,6 +18,7 @@ pub mod disk;
 pub mod meminfo;
 pub mod memory;
 pub mod meter;
+mod hold;
 mod server;
 mod subject;
 pub mod text;
@@ -30,7 +31,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use container::{Container, Output, run};
+use cgview_testkit::Tree;
+pub use container::{Container, Output, mount_proc, run};
+pub use hold::Hold;
 pub use server::{Options, Server};
 pub use subject::{Subject, Version, under_test};
 pub use verdict::{Defect, Difference};
@@ -48,6 +51,17 @@ pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
         assert!(Instant::now() < end, "not in time: {what}");
         thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// A tree of cgroups with these controllers, by their names in v2, and the server that is under test. Says
+/// that the test is skipped where this machine cannot have them.
+#[must_use]
+pub fn start(controllers: &[&str], options: &Options) -> Option<(Tree, Server)> {
+    if !Server::is_possible() {
+        return None;
+    }
+    let tree = Tree::with(controllers)?;
+    Some((tree, Server::start(options)))
 }
 
 /// The name of the running test.
