@@ -212,10 +212,13 @@ fn bind(mountpoint: &Path) {
             mount_bind(&file, &target).unwrap();
         }
     }
-    for name in ["sys/devices/system/cpu", "sys/devices/system/node"] {
-        let (dir, target) = (mountpoint.join(name), Path::new("/").join(name));
-        if dir.exists() && target.exists() {
-            mount_bind(&dir, &target).unwrap();
+    // Others than those that are listed are there too with LXCFS, which knows all names of the host.
+    let system = mountpoint.join("sys/devices/system");
+    for entry in fs::read_dir(&system).unwrap() {
+        let name = entry.unwrap().file_name();
+        let target = Path::new("/sys/devices/system").join(&name);
+        if target.exists() {
+            mount_bind(system.join(&name), &target).unwrap();
         }
     }
 }

@@ -95,8 +95,10 @@ impl Server {
         server
     }
 
-    fn command(&self) -> Command {
-        let (runtime, mountpoint) = (self.dir.path(), self.mountpoint());
+    /// The command line of another one with the same runtime directory and pid file.
+    #[must_use]
+    pub fn command(&self, mountpoint: &Path) -> Command {
+        let runtime = self.dir.path();
         match under_test() {
             Subject::Cgview => {
                 let mut command = Command::new(cgview_fuse());
@@ -123,7 +125,7 @@ impl Server {
     fn run(&mut self) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path_of_log());
         let log = log.unwrap();
-        let mut command = self.command();
+        let mut command = self.command(&self.mountpoint());
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         // Not left behind if the test is killed.
         // SAFETY: a system call that takes no memory.
@@ -168,6 +170,29 @@ impl Server {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.as_ref().unwrap().id()
+    }
+
+    /// The pids of what was started and of all that it started.
+    #[must_use]
+    pub fn pids(&self) -> Vec<u32> {
+        [vec![self.pid()], descendants(self.pid())].concat()
+    }
+
+    /// The bytes that they read so far: `rchar` of proc_pid_io(5).
+    #[must_use]
+    pub fn bytes_read(&self) -> u64 {
+        let texts = self.pids().into_iter().map(|pid| {
+            let text = fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
+            crate::text::numbers(&text).get("rchar").copied().unwrap_or(0)
+        });
+        texts.sum()
+    }
+
+    /// Its pid file.
+    #[must_use]
+    pub fn pid_file(&self) -> PathBuf {
+        let name = if under_test().is_cgview() { "cgview-fuse.pid" } else { "lxcfs.pid" };
+        self.dir.path().join(name)
     }
 
     fn path_of_log(&self) -> PathBuf {
