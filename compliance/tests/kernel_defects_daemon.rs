@@ -159,21 +159,25 @@ fn w02_a_trigger_that_is_closed_harms_nobody() {
 }
 
 // host
-// └─ container   <- polls a trigger
+// └─ container (a fifth of a CPU)   <- burns, and polls a trigger
 //
 // A signal that has the daemon report, or load its code again, ends nothing.
 #[test]
 fn w03_a_signal_while_somebody_polls_harms_nobody() {
     let Some((tree, mut server)) = start(&["unified"], &triggers()) else { return };
-    let container = Container::start(&server, &tree.cgroup("container"));
+    let cgroup = tree.cgroup("container");
+    cgroup.limit_cpu(20_000);
+    let container = Container::start(&server, &cgroup);
     if !has_triggers(&container) {
         return;
     }
+    // What withholds time from itself has pressure.
+    let _busy = container.burn();
     let polling = container.enter().run(|| {
         use std::io::Write as _;
         let file = File::options().read(true).write(true).open("/proc/pressure/cpu");
         let Ok(mut file) = file else { return 1 };
-        if file.write_all(b"some 500000 2000000").is_err() {
+        if file.write_all(b"some 50000 2000000").is_err() {
             return 2;
         }
         let fd = std::os::fd::AsRawFd::as_raw_fd(&file);
@@ -182,14 +186,14 @@ fn w03_a_signal_while_somebody_polls_harms_nobody() {
             // SAFETY: one entry, which is there.
             #[expect(unsafe_code, reason = "there is no need for a name")]
             unsafe {
-                libc::poll(&raw mut poll, 1, 100)
+                libc::poll(&raw mut poll, 1, -1)
             };
         }
     });
     thread::sleep(Duration::from_millis(500));
-    for _ in 0..10 {
+    for _ in 0..4 {
         server.signal(Signal::USR1);
-        thread::sleep(Duration::from_millis(300));
+        thread::sleep(Duration::from_millis(200));
         // LXCFS does it with the next request.
         let _ = container.try_read("/proc/uptime");
         if !server.is_running() {
@@ -197,7 +201,7 @@ fn w03_a_signal_while_somebody_polls_harms_nobody() {
         }
     }
     let alive = server.is_running() && container.try_read("/proc/meminfo").is_ok();
-    Defect::new("W3").judge(&format!("runs after a signal: {alive}"), alive, !alive);
+    Defect::sometimes("W3").judge(&format!("runs after a signal: {alive}"), alive, !alive);
     drop(polling);
 }
 

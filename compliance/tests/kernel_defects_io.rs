@@ -1,5 +1,4 @@
 //! Defects of LXCFS in block I/O, pressure and counts of the system, and what is right.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 

@@ -14,7 +14,8 @@ fn meminfo(container: &Container) -> BTreeMap<String, u64> {
 
 /// The host's swap, in kB.
 fn host_swap() -> u64 {
-    text::numbers(&fs::read_to_string("/proc/meminfo").unwrap())["SwapTotal"]
+    let host = text::numbers(&fs::read_to_string("/proc/meminfo").unwrap());
+    host.get("SwapTotal").copied().unwrap()
 }
 
 /// The rows of `/proc/swaps`: size and used, in kB.
