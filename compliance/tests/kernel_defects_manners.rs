@@ -1,5 +1,4 @@
 //! Defects of LXCFS in how its files are read, and by whom, and what is right.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     fs::{self, File},
