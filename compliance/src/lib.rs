@@ -15,10 +15,10 @@
 pub mod burn;
 mod container;
 pub mod disk;
+mod hold;
 pub mod meminfo;
 pub mod memory;
 pub mod meter;
-mod hold;
 mod server;
 mod subject;
 pub mod text;
