@@ -4,6 +4,7 @@
 
 use std::{
     fs,
+    path::PathBuf,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -132,17 +133,23 @@ fn a_container_in_a_container_is_a_container_of_its_own() {
     }
 }
 
-/// The last process that appeared in a cgroup, once it is alone with its pid namespace.
+/// The process that appeared in a cgroup, once it is there in each hierarchy, and the first of its pid
+/// namespace.
 fn wait_for_process(cgroup: &Cgroup) -> u32 {
+    let pids = |dir: &PathBuf| {
+        let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap();
+        text.lines().map(|line| line.parse().unwrap()).collect::<Vec<u32>>()
+    };
     for _ in 0..500 {
-        for dir in cgroup.dirs() {
-            let pids = fs::read_to_string(dir.join("cgroup.procs")).unwrap();
-            for pid in pids.lines().map(|line| line.parse().unwrap()) {
-                let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-                let inner = status.lines().find(|line| line.starts_with("NSpid:"));
-                if inner.is_some_and(|line| line.ends_with("\t1")) {
-                    return pid;
-                }
+        let (first, others) =
+            cgroup.dirs().split_first().map(|(a, b)| (pids(a), b.to_vec())).unwrap();
+        for pid in first {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let inner = status.lines().find(|line| line.starts_with("NSpid:"));
+            if inner.is_some_and(|line| line.ends_with("\t1"))
+                && others.iter().all(|dir| pids(dir).contains(&pid))
+            {
+                return pid;
             }
         }
         thread::sleep(Duration::from_millis(10));
