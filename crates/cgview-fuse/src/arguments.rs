@@ -92,6 +92,10 @@ pub struct Arguments {
     #[arg(long)]
     pub enable_psi_poll: bool,
 
+    /// Keep all rights: no seccomp filter, no Landlock, all capabilities
+    #[arg(long)]
+    pub no_confine: bool,
+
     /// Log each request
     #[arg(short, long)]
     pub debug: bool,
@@ -207,6 +211,7 @@ impl Arguments {
         let debug = self.debug.then_some(LogLevel::Debug);
         set(&mut settings.log_level, self.log_level.or(debug));
         settings.psi_triggers |= self.enable_psi_poll;
+        settings.confine &= !self.no_confine;
     }
 
     /// What the mount is made with.

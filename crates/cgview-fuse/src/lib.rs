@@ -9,6 +9,7 @@
 
 pub mod arguments;
 mod cache;
+pub mod confine;
 pub mod dispatch;
 mod filesystem;
 pub mod handles;

@@ -33,6 +33,8 @@ pub struct Settings {
     pub log_level: LogLevel,
     /// Whether pressure files take triggers.
     pub psi_triggers: bool,
+    /// Whether the daemon gives up the rights that it does not need: see `docs/security.md`.
+    pub confine: bool,
 }
 
 impl Default for Settings {
@@ -46,6 +48,7 @@ impl Default for Settings {
             metrics: Metrics::Default,
             log_level: LogLevel::Info,
             psi_triggers: false,
+            confine: true,
         }
     }
 }
@@ -169,6 +172,7 @@ struct Config {
     metrics: Option<String>,
     log_level: Option<LogLevel>,
     psi_triggers: Option<bool>,
+    confine: Option<bool>,
 }
 
 impl Settings {
@@ -224,6 +228,7 @@ impl Settings {
             ("pid_file", self.pid_file != new.pid_file),
             ("metrics", self.metrics != new.metrics),
             ("psi_triggers", self.psi_triggers != new.psi_triggers),
+            ("confine", self.confine != new.confine),
         ]
         .into_iter()
         .filter_map(|(name, changed)| changed.then_some(name))
@@ -276,6 +281,7 @@ impl Config {
         set(&mut settings.metrics, self.metrics.map(|place| Metrics::from(place.as_str())));
         set(&mut settings.log_level, self.log_level);
         set(&mut settings.psi_triggers, self.psi_triggers);
+        set(&mut settings.confine, self.confine);
     }
 }
 

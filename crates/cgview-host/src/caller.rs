@@ -39,8 +39,8 @@ impl Caller {
     fn find(host: &Host, process: &Process, membership: &[u8]) -> Result<Caller> {
         let own = host.absolute_paths(process.pid(), membership)?;
         // The host's first process is no container's init.
-        let foreign =
-            host.namespace_of(process, "pid")?.filter(|&own| Some(own) != host.pid_namespace);
+        let namespaces = host.namespaces_of(process)?;
+        let foreign = namespaces.pid.filter(|&own| Some(own) != host.pid_namespace);
         let init = match foreign {
             Some(namespace) => host.inits.of(host, namespace, process, &own)?,
             None => None,
@@ -58,7 +58,7 @@ impl Caller {
         if stray {
             // Where it is not below its init's cgroup, its own cgroup namespace decides, and else its
             // own cgroup.
-            let namespace = host.namespace_of(process, "cgroup")?;
+            let namespace = namespaces.cgroup;
             let foreign = namespace.filter(|_| namespace != host.cgroup_namespace);
             aged |= foreign.is_some();
             let roots = foreign.map(|namespace| host.namespace_roots(process, namespace, &own));
@@ -77,7 +77,7 @@ impl Caller {
                 host.container(id, paths, || Origin::of_member(depth(host, process), aged))?
             }
         };
-        let reader = Reader { timens: host.timens(process, &mut Vec::new())? };
+        let reader = Reader { timens: host.timens(process, namespaces.time, &mut Vec::new())? };
         Ok(Caller { container, reader })
     }
 }

@@ -172,7 +172,8 @@ impl<'a> Capture<'a> {
         )?;
         self.write_stat(process)?;
 
-        let namespace = self.host.namespace_of(process, "cgroup")?;
+        let namespaces = self.host.namespaces_of(process)?;
+        let namespace = namespaces.cgroup;
         if process.pid() != 1 {
             for name in ["pid", "cgroup", "time", "time_for_children"] {
                 if let Some(namespace) = process.namespace(name)? {
@@ -197,7 +198,7 @@ impl<'a> Capture<'a> {
             }
             self.write(&process.path("mountinfo"), mountinfo.as_bytes())?;
         }
-        let offsets = self.host.timens(process, &mut text)?;
+        let offsets = self.host.timens(process, namespaces.time, &mut text)?;
         let (seconds, rest) =
             (offsets.boottime.div_euclid(1_000_000), offsets.boottime.rem_euclid(1_000_000));
         let offsets = format!("boottime {seconds} {}\n", rest.saturating_mul(1000));

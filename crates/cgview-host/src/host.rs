@@ -19,7 +19,7 @@ use crate::{
     hierarchy::{Hierarchies, Hierarchy, Layout, NamespaceRoots},
     init::Inits,
     namespace::{self, KnownRoots},
-    process::{Namespace, Process},
+    process::{Namespace, Namespaces, Process},
     root::Root,
     sample::PageSize,
 };
@@ -234,22 +234,27 @@ impl Host {
         facts::read(self, meminfo, &self.nodes)
     }
 
-    /// A namespace of a process. The host's first process is in the host's, also where it may not be asked.
-    pub(crate) fn namespace_of(&self, process: &Process, name: &str) -> Result<Option<Namespace>> {
-        match process.namespace(name) {
-            Err(Error::Read { .. }) if process.pid() == 1 => Ok(match name {
-                "pid" => self.pid_namespace,
-                "cgroup" => self.cgroup_namespace,
-                _ => self.time_namespace.0,
+    /// The namespaces of a process. The host's first process is in the host's, also where it may not be asked.
+    pub(crate) fn namespaces_of(&self, process: &Process) -> Result<Namespaces> {
+        match process.namespaces() {
+            Err(Error::Read { .. }) if process.pid() == 1 => Ok(Namespaces {
+                pid: self.pid_namespace,
+                cgroup: self.cgroup_namespace,
+                time: self.time_namespace.0,
             }),
             result => result,
         }
     }
 
-    /// The reader's time namespace, as an offset to the clock that this process reads.
-    pub(crate) fn timens(&self, process: &Process, text: &mut Vec<u8>) -> Result<TimensOffsets> {
+    /// The time namespace `of` a process, as an offset to the clock that this process reads.
+    pub(crate) fn timens(
+        &self,
+        process: &Process,
+        of: Option<Namespace>,
+        text: &mut Vec<u8>,
+    ) -> Result<TimensOffsets> {
         let (own, own_offsets) = self.time_namespace;
-        if own.is_some() && self.namespace_of(process, "time")? == own {
+        if own.is_some() && of == own {
             return Ok(TimensOffsets::default());
         }
         let offsets = process.timens_offsets(&self.root, text)?;

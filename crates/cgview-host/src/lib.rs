@@ -16,6 +16,7 @@ mod caller;
 mod capture;
 mod cgroup;
 mod container;
+pub mod deputy;
 mod error;
 mod facts;
 mod hierarchy;

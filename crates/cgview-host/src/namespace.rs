@@ -7,18 +7,8 @@
 
 use std::{
     collections::HashMap,
-    io,
-    os::fd::AsFd,
     sync::Arc,
-    thread,
     time::{Duration, Instant},
-};
-
-use cgview_core::snapshot::Version;
-use parking_lot::Mutex;
-use rustix::{
-    io::Errno,
-    thread::{LinkNameSpaceType, move_into_link_name_space},
 };
 
 use crate::{
@@ -26,38 +16,15 @@ use crate::{
     hierarchy::{Hierarchies, NamespaceRoots, below, cgroup_mounts, join, strip_suffix},
     host::Host,
     process::{Namespace, Process},
-    root::{Root, read_all},
+    root::Root,
 };
-
-/// The text of `of`'s `cgroup`, as read from the cgroup namespace of `from`.
-///
-/// A namespace is a thread's own affair, so a short-lived thread enters it and nothing else of this
-/// process is changed.
-fn read_from_namespace(root: &Root, from: &Process, of: &Process) -> io::Result<Vec<u8>> {
-    let namespace = from.open_namespace("cgroup")?;
-    let read = || -> Result<Vec<u8>, Errno> {
-        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::ControlGroup))?;
-        let mut text = Vec::new();
-        let file = of.open_file(root, "cgroup").map_err(|error| error.errno())?;
-        read_all(file.as_fd(), &mut text)?;
-        Ok(text)
-    };
-    thread::scope(|scope| {
-        let reader = thread::Builder::new()
-            .name("cgroup-namespace".into())
-            .stack_size(128 << 10)
-            .spawn_scoped(scope, read)?;
-        reader
-            .join()
-            .map_err(|_| io::Error::other("the reading thread panicked"))?
-            .map_err(Into::into)
-    })
-}
+use cgview_core::snapshot::Version;
+use parking_lot::Mutex;
 
 /// Where this process's cgroup namespace begins, if `first` is in the host's.
 pub(crate) fn own_roots(root: &Root, own: &Process, first: &Process) -> NamespaceRoots {
     let mut relative = Vec::new();
-    match (read_from_namespace(root, first, own), own.read(root, "cgroup", &mut relative)) {
+    match (first.membership_of(own), own.read(root, "cgroup", &mut relative)) {
         (Ok(absolute), Ok(())) => NamespaceRoots::compare(&absolute, &relative),
         // Then paths stay relative to where this process is, and what is outside cannot be named.
         _ => NamespaceRoots::default(),
@@ -123,7 +90,7 @@ impl Host {
 
     fn find_roots(&self, process: &Process, paths: &Paths) -> Paths {
         if self.procfs
-            && let Ok(text) = read_from_namespace(&self.root, process, process)
+            && let Ok(text) = process.membership_of(process)
             && let Ok(relative) = self.hierarchies.membership(&text)
         {
             let root = |(path, relative): (&Option<String>, Option<&str>)| {

@@ -1,8 +1,11 @@
 //! One process, by its directory in `/proc`.
 
 use std::{
+    ffi::CString,
     os::fd::{AsFd, OwnedFd},
     path::Path,
+    sync::Arc,
+    thread,
 };
 
 use cgview_core::{
@@ -10,11 +13,14 @@ use cgview_core::{
     units::Usec,
 };
 use rustix::{
+    fs::{CWD, Mode, OFlags},
     io::Errno,
     process::{Pid, test_kill_process},
+    thread::{LinkNameSpaceType, move_into_link_name_space},
 };
 
 use crate::{
+    deputy,
     error::{Error, Result},
     root::{Root, read_all, read_once},
 };
@@ -26,7 +32,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Process {
     pid: u32,
-    dir: OwnedFd,
+    /// Shared with the deputy.
+    dir: Arc<OwnedFd>,
 }
 
 /// A namespace, by the inode number that the kernel gives it while it exists.
@@ -49,11 +56,19 @@ impl Namespace {
     }
 }
 
+/// The namespaces of a process that a view depends on; `None` for kinds that the kernel does not have.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Namespaces {
+    pub(crate) pid: Option<Namespace>,
+    pub(crate) cgroup: Option<Namespace>,
+    pub(crate) time: Option<Namespace>,
+}
+
 impl Process {
     /// Opens a process by its pid, or a thread by its thread id, as the host's `/proc` numbers them.
     pub(crate) fn open(root: &Root, pid: u32) -> Result<Process> {
         match root.open_dir(&format!("/proc/{pid}")) {
-            Ok(dir) => Ok(Process { pid, dir }),
+            Ok(dir) => Ok(Process { pid, dir: Arc::new(dir) }),
             Err(Errno::NOENT | Errno::SRCH) => Err(missing(root, pid)),
             Err(errno) => Err(Error::read(format!("/proc/{pid}"), errno)),
         }
@@ -105,8 +120,30 @@ impl Process {
     ///
     /// [`Error::Read`] if the kernel does not let this process know: that takes `PTRACE_MODE_READ`, for
     /// most processes `CAP_SYS_PTRACE`.
-    pub(crate) fn namespace(&self, name: &str) -> Result<Option<Namespace>> {
-        match rustix::fs::readlinkat(&self.dir, format!("ns/{name}"), Vec::new()) {
+    pub(crate) fn namespace(&self, name: &'static str) -> Result<Option<Namespace>> {
+        let dir = Arc::clone(&self.dir);
+        self.known(name, deputed(move || read_link(&dir, name)))
+    }
+
+    /// Those namespaces at once, since each question to the deputy has its price.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Process::namespace`].
+    pub(crate) fn namespaces(&self) -> Result<Namespaces> {
+        let dir = Arc::clone(&self.dir);
+        let names = ["pid", "cgroup", "time"];
+        let [pid, cgroup, time] = deputed(move || Ok(names.map(|name| read_link(&dir, name))))
+            .map_err(|errno| self.error("ns", errno))?;
+        Ok(Namespaces {
+            pid: self.known("pid", pid)?,
+            cgroup: self.known("cgroup", cgroup)?,
+            time: self.known("time", time)?,
+        })
+    }
+
+    fn known(&self, name: &str, link: Result<CString, Errno>) -> Result<Option<Namespace>> {
+        match link {
             Ok(link) => Ok(Namespace::parse(link.as_bytes())),
             // For the dead, the kernel has neither a task to ask nor an error of its own.
             Err(Errno::SRCH) => Err(Error::Gone { pid: self.pid }),
@@ -119,9 +156,41 @@ impl Process {
     ///
     /// The caller knows that `/proc` is the kernel's: this follows a magic link, whose copy in a captured
     /// tree leads nowhere.
-    pub(crate) fn open_namespace(&self, name: &str) -> Result<OwnedFd, Errno> {
-        use rustix::fs::{Mode, OFlags, openat};
-        openat(&self.dir, format!("ns/{name}"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+    pub(crate) fn open_namespace(&self, name: &'static str) -> Result<OwnedFd, Errno> {
+        let dir = Arc::clone(&self.dir);
+        deputed(move || open_plain(&*dir, &format!("ns/{name}")))
+    }
+
+    /// The text of `of`'s `cgroup`, as read from the cgroup namespace of this process: see
+    /// [`deputy`](crate::deputy) for who enters that.
+    ///
+    /// The caller knows that `/proc` is the kernel's. A namespace is a thread's own affair, so nothing of the
+    /// others is changed.
+    pub(crate) fn membership_of(&self, of: &Process) -> Result<Vec<u8>, Errno> {
+        let (from, of) = (Arc::clone(&self.dir), Arc::clone(&of.dir));
+        let read = move || {
+            let namespace = open_plain(&*from, "ns/cgroup")?;
+            let kind = Some(LinkNameSpaceType::ControlGroup);
+            let home = open_plain(CWD, "/proc/thread-self/ns/cgroup")?;
+            move_into_link_name_space(namespace.as_fd(), kind)?;
+            let mut text = Vec::new();
+            let read =
+                open_plain(&*of, "cgroup").and_then(|file| read_all(file.as_fd(), &mut text));
+            // A namespace that this thread stayed in would outlive its container. If it has to stay, no
+            // harm is done: whatever else it reads is the same from everywhere.
+            let _ = move_into_link_name_space(home.as_fd(), kind);
+            read.map(|()| text)
+        };
+        if deputy::exists() {
+            return deputed(read);
+        }
+        let reader = thread::Builder::new()
+            .name("cgroup-namespace".into())
+            .stack_size(128 << 10)
+            .spawn(read);
+        let reader =
+            reader.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::NOMEM))?;
+        reader.join().unwrap_or(Err(Errno::IO))
     }
 
     /// The offsets of its time namespace, relative to the first one.
@@ -149,6 +218,22 @@ impl Process {
     pub(crate) fn started(&self, root: &Root, text: &mut Vec<u8>) -> Result<Usec> {
         Ok(self.stat(root, text)?.starttime.usec())
     }
+}
+
+/// Has the deputy make a system call.
+fn deputed<T: Send + 'static>(
+    call: impl FnOnce() -> Result<T, Errno> + Send + 'static,
+) -> Result<T, Errno> {
+    deputy::run(call).unwrap_or(Err(Errno::IO))
+}
+
+/// Reads a link in the `ns` directory of a process.
+fn read_link(dir: &OwnedFd, name: &str) -> Result<CString, Errno> {
+    rustix::fs::readlinkat(dir, format!("ns/{name}"), Vec::new())
+}
+
+fn open_plain(dir: impl AsFd, name: &str) -> Result<OwnedFd, Errno> {
+    rustix::fs::openat(dir, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// Why there is nothing of a process in `/proc`.

@@ -53,11 +53,13 @@ impl Container {
 }
 
 /// Runs something in a thread that has no `CAP_SYS_RESOURCE`: the kernel keeps the rights of the one that
-/// opened a file with the file.
+/// opened a file with the file. In that thread alone `CAP_DAC_OVERRIDE` is in effect, if this process may
+/// have it: pressure files belong to the container's user where the cgroup was delegated to it.
 fn unprivileged<T: Send>(run: impl FnOnce() -> Result<T, Errno> + Send) -> Result<T, Errno> {
     let without = || {
         let mut sets = capabilities(None)?;
         sets.effective.remove(CapabilitySet::SYS_RESOURCE);
+        sets.effective |= sets.permitted & CapabilitySet::DAC_OVERRIDE;
         set_capabilities(None, sets)?;
         run()
     };
