@@ -2,10 +2,13 @@
 
 mod host;
 mod mounts;
+mod repair;
 
 use std::{fmt::Write, process::ExitCode};
 
+use cgview_attach::Survey;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::{output::print, run};
 
@@ -13,13 +16,16 @@ use crate::{output::print, run};
 ///
 /// Looks at the kernel, the cgroup hierarchies, FUSE, and the mounts of cgview and LXCFS in all mount
 /// namespaces, and says how to mend what is broken. Removes what killed runs have left behind. Sees
-/// everything as root only.
+/// everything as root only. With --repair, mends mounts whose daemon is gone.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit status: 0 if all is well, 1 if something is broken.")]
 pub(crate) struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    repair: repair::RepairArgs,
 }
 
 /// How it is.
@@ -62,10 +68,16 @@ impl Check {
 
 /// Runs all checks.
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let mut checks = host::checks();
-    checks.extend(mounts::checks());
-    checks.extend(leftovers());
-    let text = if args.json { json(&checks)? } else { table(&checks) };
+    let (checks, repaired) = if args.repair.is_given() {
+        let report = args.repair.repair()?;
+        (repair::checks(&report), Some(repair::json(&report)))
+    } else {
+        let mut checks = host::checks();
+        checks.extend(mounts::checks(&Survey::take()?));
+        checks.extend(leftovers());
+        (checks, None)
+    };
+    let text = if args.json { json(&checks, repaired)? } else { table(&checks) };
     print(text.as_bytes())?;
     let broken = checks.iter().any(|check| check.status == Status::Broken);
     Ok(if broken { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -84,8 +96,12 @@ fn leftovers() -> Option<Check> {
     }
 }
 
-fn json(checks: &[Check]) -> anyhow::Result<String> {
-    let mut text = serde_json::to_string_pretty(&serde_json::json!({ "checks": checks }))?;
+fn json(checks: &[Check], repair: Option<Value>) -> anyhow::Result<String> {
+    let mut value = serde_json::json!({ "checks": checks });
+    if let (Some(repair), Some(object)) = (repair, value.as_object_mut()) {
+        object.insert("repair".into(), repair);
+    }
+    let mut text = serde_json::to_string_pretty(&value)?;
     text.push('\n');
     Ok(text)
 }
@@ -128,7 +144,8 @@ broken  /dev/fuse  missing
 
     #[test]
     fn json_leaves_out_what_there_is_not() {
-        let text = json(&[Check::ok("kernel", "6.12")]).unwrap();
+        let text = json(&[Check::ok("kernel", "6.12")], None).unwrap();
         assert!(text.contains("\"status\": \"ok\"") && !text.contains("mend"), "{text}");
+        assert!(!text.contains("repair"), "{text}");
     }
 }

@@ -1,208 +1,161 @@
 //! The mounts of cgview and LXCFS in every mount namespace, and whether somebody still answers.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
-    io::{self, Read},
-    path::{Path, PathBuf},
-    sync::mpsc,
-    thread,
-    time::Duration,
-};
+use std::{collections::BTreeSet, path::PathBuf};
 
-use procfs::process::{MountInfo, Process};
+use cgview_attach::{
+    Health, Survey,
+    mounts::{CGVIEW, Device},
+    namespaces::Process,
+    survey::FileSystem,
+};
 
 use super::Check;
 
-/// How long a daemon may take to answer one read.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How many processes are named as examples.
+const EXAMPLES: usize = 5;
 
-/// One file system of FUSE: all mounts of it share a daemon.
-#[derive(Debug, Default)]
-struct Daemon {
-    /// `fuse.cgview`, `fuse.lxcfs`.
-    fs_type: String,
-    /// Where all of it is mounted, in the mount namespace of this process.
-    mountpoints: BTreeSet<PathBuf>,
-    /// Processes of other mount namespaces that have files of it bound over their own, the lowest pid of
-    /// each.
-    users: BTreeSet<i32>,
-    /// Files by which to try it: the best first.
-    files: Vec<PathBuf>,
-}
-
-/// Looks for mounts, and tries one file of each file system.
-pub(super) fn checks() -> Vec<Check> {
-    let daemons = find();
-    if daemons.is_empty() {
+/// What is known of each file system of a view.
+pub(super) fn checks(survey: &Survey) -> Vec<Check> {
+    let checks: Vec<_> = survey
+        .filesystems
+        .iter()
+        .filter_map(|(&device, filesystem)| Some(View::of(survey, device, filesystem)?.check()))
+        .collect();
+    if checks.is_empty() {
         return vec![Check::note(
             "mounts",
             "no view is mounted",
             "cgview-fuse /var/lib/lxcfs serves one to all containers, `cgview run` to one command",
         )];
     }
-    daemons.values().map(Daemon::check).collect()
+    checks
 }
 
-/// All file systems of a view, by their device numbers.
-fn find() -> BTreeMap<String, Daemon> {
-    let mut daemons: BTreeMap<String, Daemon> = BTreeMap::new();
-    let own = namespace("self");
-    for (pid, namespace) in namespaces() {
-        let is_own = Some(&namespace) == own.as_ref();
-        let Ok(mounts) = Process::new(pid).and_then(|process| process.mountinfo()) else {
-            continue;
+/// A process, as in `4711 (java)`.
+pub(super) fn name(process: &Process) -> String {
+    format!("{} ({})", process.pid, process.name)
+}
+
+/// A file system, with what paths lead to.
+struct View<'a> {
+    filesystem: &'a FileSystem,
+    /// Where all of it is mounted, in the mount namespace of this process.
+    mountpoints: BTreeSet<PathBuf>,
+    /// How many mounts there are, in all namespaces.
+    mounts: usize,
+    /// A process of each other mount namespace that has any of them.
+    others: Vec<&'a Process>,
+    /// How many other mount namespaces have files of it bound over their own.
+    users: usize,
+}
+
+impl View<'_> {
+    /// `None` if no path leads to any mount of it.
+    fn of<'a>(survey: &'a Survey, device: Device, filesystem: &'a FileSystem) -> Option<View<'a>> {
+        let mut view = View {
+            filesystem,
+            mountpoints: BTreeSet::new(),
+            mounts: 0,
+            others: Vec::new(),
+            users: 0,
         };
-        for mount in mounts {
-            if is_view(&mount.fs_type) {
-                daemons.entry(mount.majmin.clone()).or_default().add(pid, is_own, &mount);
+        let (mut other, mut user) = (None, None);
+        for (namespace, mount) in survey.mounts_of(device) {
+            view.mounts += 1;
+            if namespace.is_own {
+                if mount.is_whole() {
+                    view.mountpoints.insert(mount.mountpoint.clone());
+                }
+                continue;
+            }
+            if other.replace(namespace.id) != Some(namespace.id) {
+                view.others.push(&namespace.process);
+            }
+            if !mount.is_whole() && user.replace(namespace.id) != Some(namespace.id) {
+                view.users += 1;
             }
         }
-    }
-    daemons
-}
-
-fn is_view(fs_type: &str) -> bool {
-    matches!(fs_type, "fuse.cgview" | "fuse.lxcfs")
-}
-
-/// The lowest pid of each mount namespace.
-fn namespaces() -> Vec<(i32, String)> {
-    let mut seen = BTreeSet::new();
-    let mut pids: Vec<i32> = fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .collect();
-    pids.sort_unstable();
-    pids.into_iter()
-        .filter_map(|pid| Some((pid, namespace(&pid.to_string())?)))
-        .filter(|(_, namespace)| seen.insert(namespace.clone()))
-        .collect()
-}
-
-fn namespace(pid: &str) -> Option<String> {
-    let link = fs::read_link(format!("/proc/{pid}/ns/mnt")).ok()?;
-    Some(link.to_string_lossy().into_owned())
-}
-
-impl Daemon {
-    fn add(&mut self, pid: i32, is_own: bool, mount: &MountInfo) {
-        self.fs_type.clone_from(&mount.fs_type);
-        let is_whole = mount.root == "/";
-        if is_whole && is_own {
-            self.mountpoints.insert(mount.mount_point.clone());
-        } else if !is_own && !is_whole {
-            self.users.insert(pid);
-        }
-        // As that process sees it. A file that is bound alone is a file, of a whole mount one is known.
-        let place = if is_whole {
-            mount.mount_point.join("proc/meminfo")
-        } else {
-            mount.mount_point.clone()
-        };
-        let relative = place.strip_prefix("/").unwrap_or(&place);
-        let path = Path::new("/proc").join(pid.to_string()).join("root").join(relative);
-        // Other processes may be gone by the time that it is opened.
-        if is_own {
-            self.files.insert(0, path);
-        } else {
-            self.files.push(path);
-        }
-    }
-
-    /// What comes of reading one of its files.
-    fn answer(&self) -> Answer {
-        let mut last = Answer::No(io::ErrorKind::NotFound.into());
-        for file in &self.files {
-            last = answer(file.clone());
-            let cannot_tell = [io::ErrorKind::NotFound, io::ErrorKind::PermissionDenied];
-            if !matches!(&last, Answer::No(error) if cannot_tell.contains(&error.kind())) {
-                break;
-            }
-        }
-        last
+        (view.mounts > 0).then_some(view)
     }
 
     fn name(&self) -> String {
+        let fstype = &self.filesystem.fstype;
         match self.mountpoints.first() {
-            Some(mountpoint) => format!("{} at {}", self.fs_type, mountpoint.display()),
-            None => format!("{} in containers", self.fs_type),
+            Some(mountpoint) => format!("{fstype} at {}", mountpoint.display()),
+            None => format!("{fstype} in containers"),
         }
     }
 
-    fn check(&self) -> Check {
-        let users = match self.users.len() {
+    fn users(&self) -> String {
+        match self.users {
             0 => "no other mount namespace has files of it".to_owned(),
-            count => format!(
-                "{count} other mount {} files of it",
-                if count == 1 { "namespace has" } else { "namespaces have" }
-            ),
+            1 => "1 other mount namespace has files of it".to_owned(),
+            count => format!("{count} other mount namespaces have files of it"),
+        }
+    }
+
+    /// How much is dead, and where.
+    fn extent(&self) -> String {
+        let mut text = match self.mounts {
+            1 => "1 mount of it is left".to_owned(),
+            count => format!("{count} mounts of it are left"),
         };
-        let restart = || {
-            let pids: Vec<_> = self.users.iter().map(i32::to_string).collect();
-            if pids.is_empty() {
-                String::new()
-            } else {
-                format!(", and restart the containers of processes {}", pids.join(", "))
+        if !self.others.is_empty() {
+            let names: Vec<_> =
+                self.others.iter().take(EXAMPLES).map(|process| name(process)).collect();
+            let more = match self.others.len().saturating_sub(EXAMPLES) {
+                0 => String::new(),
+                count => format!(" and {count} more"),
+            };
+            text.push_str(&format!(
+                ", in the mount {} of {}{more}",
+                if self.others.len() == 1 { "namespace" } else { "namespaces" },
+                names.join(", ")
+            ));
+        }
+        text
+    }
+
+    fn check(&self) -> Check {
+        let name = self.name();
+        let found = format!("{}; {}", self.filesystem.health, self.users());
+        match self.filesystem.health {
+            Health::Alive => Check::ok(name, found),
+            Health::Dead => {
+                Check::broken(name, format!("its daemon is gone; {}", self.extent()), self.revive())
             }
-        };
-        let unmount = || match self.mountpoints.first() {
+            Health::Silent => Check::broken(
+                name,
+                found,
+                "look at the daemon's log, and restart it if it stays so",
+            ),
+            Health::Unknown(_) => Check::note(name, found, "run it as root"),
+            _ => Check::broken(name, found, "look at the daemon's log"),
+        }
+    }
+
+    /// What to do about mounts whose daemon is gone.
+    fn revive(&self) -> String {
+        if self.filesystem.fstype == CGVIEW {
+            let start = match self.mountpoints.first() {
+                Some(mountpoint) => format!("cgview-fuse --replace {}", mountpoint.display()),
+                None => "cgview-fuse".to_owned(),
+            };
+            return format!("start {start}, then run `cgview doctor --repair`");
+        }
+        let mut text = match self.mountpoints.first() {
             Some(mountpoint) => {
                 format!("umount -l {0}, start the daemon for {0} again", mountpoint.display())
             }
             None => "start the daemon again".to_owned(),
         };
-        match self.answer() {
-            Answer::Yes => Check::ok(self.name(), format!("answers; {users}")),
-            Answer::Dead => Check::broken(
-                self.name(),
-                format!("its daemon is gone; {users}"),
-                format!("{}{}", unmount(), restart()),
-            ),
-            Answer::No(error) if error.kind() == io::ErrorKind::PermissionDenied => Check::note(
-                self.name(),
-                format!("may not be looked at from here; {users}"),
-                "run it as root",
-            ),
-            Answer::No(error) => Check::broken(
-                self.name(),
-                format!("gives an error: {error}; {users}"),
-                "look at the daemon's log",
-            ),
-            Answer::Silent => Check::broken(
-                self.name(),
-                format!("does not answer within {} s; {users}", PATIENCE.as_secs()),
-                "look at the daemon's log, and restart it if it stays so",
-            ),
+        if !self.others.is_empty() {
+            let pids: Vec<_> = self.others.iter().map(|process| process.pid.to_string()).collect();
+            text.push_str(&format!(
+                ", and restart the containers of processes {}",
+                pids.join(", ")
+            ));
         }
-    }
-}
-
-/// What comes of reading a file.
-#[derive(Debug)]
-enum Answer {
-    Yes,
-    /// `ENOTCONN`: nobody holds the other end of the connection.
-    Dead,
-    No(io::Error),
-    Silent,
-}
-
-/// Reads a file in a thread of its own, which is left behind if nobody answers it.
-fn answer(file: PathBuf) -> Answer {
-    let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || {
-        let read = File::open(&file).and_then(|mut file| file.read(&mut [0; 64]));
-        // Nobody waits for it any more, if it took long.
-        let _ = sender.send(read);
-    });
-    match receiver.recv_timeout(PATIENCE) {
-        Ok(Ok(_)) => Answer::Yes,
-        Ok(Err(error)) if error.raw_os_error() == Some(libc::ENOTCONN) => Answer::Dead,
-        // An aborted connection, until it is unmounted.
-        Ok(Err(error)) if error.raw_os_error() == Some(libc::ECONNABORTED) => Answer::Dead,
-        Ok(Err(error)) => Answer::No(error),
-        Err(_) => Answer::Silent,
+        text
     }
 }

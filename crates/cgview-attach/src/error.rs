@@ -1,0 +1,49 @@
+//! Why mounts were not looked at, or not replaced.
+
+use std::{io, path::PathBuf};
+
+/// What this crate's functions return.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why nothing could be done at all. Each says what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Entering mount namespaces needs `CAP_SYS_ADMIN`.
+    #[error("cannot change the mounts of containers: only root may; run it with sudo")]
+    NotRoot,
+    /// `/proc` cannot be listed.
+    #[error("cannot list the processes in /proc")]
+    Processes(#[source] io::Error),
+    /// There is nothing to take the place of dead mounts.
+    #[error("cannot repair anything: no cgview is mounted that answers; start cgview-fuse first")]
+    NoView,
+    /// More than one could take the place of dead mounts.
+    #[error(
+        "cannot tell which view to take: cgview is mounted at {}; name one with --mountpoint",
+        list(mountpoints)
+    )]
+    Several {
+        /// Where those are that answer.
+        mountpoints: Vec<PathBuf>,
+    },
+    /// At the named mountpoint is no view of cgview.
+    #[error("cannot take the view from {0}: no cgview is mounted there; start cgview-fuse {0} first", path.display())]
+    NotMounted {
+        /// The mountpoint.
+        path: PathBuf,
+    },
+    /// The view at the named mountpoint does not answer.
+    #[error("cannot take the view from {0}: it {state}; start cgview-fuse {0} first", path.display())]
+    NotServed {
+        /// The mountpoint.
+        path: PathBuf,
+        /// What comes of asking.
+        state: String,
+    },
+}
+
+fn list(paths: &[PathBuf]) -> String {
+    let paths: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+    paths.join(" and ")
+}

@@ -1,0 +1,31 @@
+//! Mounts of cgview in the mount namespaces of others: found, judged and replaced.
+//!
+//! A container has files of cgview bound over its own. They are mounts of one file system, whose daemon
+//! answers for all of them. Where the last process that held the connection is gone, every read says
+//! `ENOTCONN`, and no new daemon can take the old connection up. [`repair()`] then puts mounts of a new
+//! daemon's file system in the place of the dead ones, in every mount namespace, while the containers run.
+//!
+//! - [`namespaces`]: which mount namespaces there are, each once;
+//! - [`mounts`]: what is mounted in one, and what of it a path leads to;
+//! - [`survey`]: the file systems of cgview and LXCFS, where they are mounted, and whether they answer;
+//! - [`repair()`]: the replacing.
+//!
+//! Whatever may block is done by helper processes, which are left behind when they take too long: neither
+//! a daemon that hangs nor the file system of a container holds up whoever calls this crate.
+//!
+//! What this crate does not do: mount file systems, know the runtimes of containers, or read any view.
+
+mod error;
+mod helper;
+pub mod mounts;
+pub mod namespaces;
+mod probe;
+pub mod repair;
+pub mod survey;
+mod swap;
+mod sys;
+
+pub use error::{Error, Result};
+pub use probe::Health;
+pub use repair::{repair, repair_all};
+pub use survey::Survey;

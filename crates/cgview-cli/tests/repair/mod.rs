@@ -1,0 +1,310 @@
+//! A daemon that is killed with all its processes, and containers that read through it meanwhile.
+use std::{
+    fs,
+    io::{ErrorKind, PipeReader, Read as _, Write as _},
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use cgview_testkit::{Cgroup, Namespaces, Process, Spawn, skip};
+use rustix::{
+    mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount},
+    process::{Pid, Signal, kill_process},
+};
+use tempfile::TempDir;
+
+/// How long anything may take on a slow machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Waits until something is so.
+pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < end, "not in time: {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Whether this is a machine of the tests' own, where all mount namespaces are theirs.
+pub(crate) fn is_own_machine() -> bool {
+    std::env::var_os("CGVIEW_TEST_VM").is_some()
+}
+
+/// Whether the kernel is of that version or a later one.
+pub(crate) fn kernel_at_least(version: (u32, u32)) -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
+    (numbers.next().unwrap(), numbers.next().unwrap()) >= version
+}
+
+/// A mountpoint and a runtime directory, with a daemon or without.
+pub(crate) struct Daemon {
+    child: Option<Child>,
+    dir: TempDir,
+}
+
+impl Daemon {
+    /// Starts one, or says why the test is skipped.
+    pub(crate) fn start() -> Option<Daemon> {
+        if !cgview_testkit::is_root() {
+            return None;
+        }
+        if let Err(error) = fs::OpenOptions::new().read(true).write(true).open("/dev/fuse") {
+            skip(&format!("needs /dev/fuse: {error}"));
+            return None;
+        }
+        if !program().exists() {
+            skip("needs cgview-fuse, built beside cgview");
+            return None;
+        }
+        let mut daemon = Daemon { child: None, dir: TempDir::new().unwrap() };
+        // Root of another user namespace passes too.
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(daemon.dir.path(), mode).unwrap();
+        fs::create_dir(daemon.mountpoint()).unwrap();
+        daemon.start_again();
+        Some(daemon)
+    }
+
+    /// Starts another one at the same mountpoint, after [`Daemon::kill`].
+    pub(crate) fn start_again(&mut self) {
+        let log = self.dir.path().join("log");
+        let log = fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
+        let mut command = Command::new(program());
+        command.args(["-f", "--replace", "--runtime-dir"]).arg(self.dir.path());
+        command.arg(self.mountpoint());
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        self.child = Some(command.process_group(0).spawn().unwrap());
+        eventually("the daemon serves", || {
+            let ended = self.child.as_mut().unwrap().try_wait().unwrap();
+            assert!(ended.is_none(), "{}", self.log());
+            fs::read(self.mountpoint().join("proc/meminfo")).is_ok()
+        });
+    }
+
+    pub(crate) fn mountpoint(&self) -> PathBuf {
+        self.dir.path().join("mnt")
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// The process that was started and its descendants, parents first.
+    fn processes(&self) -> Vec<Pid> {
+        let Some(child) = &self.child else { return Vec::new() };
+        let mut found = vec![child.id()];
+        loop {
+            let more: Vec<u32> = fs::read_dir("/proc")
+                .unwrap()
+                .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+                .filter(|pid| !found.contains(pid))
+                .filter(|pid| parent(*pid).is_some_and(|parent| found.contains(&parent)))
+                .collect();
+            if more.is_empty() {
+                break;
+            }
+            found.extend(more);
+        }
+        found.into_iter().filter_map(|pid| Pid::from_raw(i32::try_from(pid).unwrap())).collect()
+    }
+
+    /// Sends a signal to all its processes: to those first that would start others again.
+    pub(crate) fn signal(&self, signal: Signal) {
+        for pid in self.processes() {
+            let _ = kill_process(pid, signal);
+        }
+    }
+
+    /// Kills the daemon and whoever holds its connection.
+    pub(crate) fn kill(&mut self) {
+        self.signal(Signal::STOP);
+        self.signal(Signal::KILL);
+        if let Some(mut child) = self.child.take() {
+            child.wait().unwrap();
+        }
+        let file = self.mountpoint().join("proc/meminfo");
+        eventually("the mount is dead", || {
+            fs::read(&file).is_err_and(|error| error.kind() == ErrorKind::NotConnected)
+        });
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.signal(Signal::STOP);
+        self.signal(Signal::KILL);
+        if let Some(mut child) = self.child.take() {
+            let _ = child.wait();
+        }
+        while unmount(self.mountpoint(), UnmountFlags::DETACH).is_ok() {}
+    }
+}
+
+fn program() -> PathBuf {
+    Path::new(env!("CARGO_BIN_EXE_cgview")).with_file_name("cgview-fuse")
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// What a reader has found, as often as that changed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Found {
+    /// The numbers of its own container.
+    Own,
+    /// Nobody answers.
+    Dead,
+    /// The host's numbers, another file, none at all.
+    Other,
+}
+
+/// A container whose first process reads `/proc/meminfo` over and over.
+pub(crate) struct Container {
+    pub(crate) process: Process,
+    output: PipeReader,
+    text: String,
+}
+
+impl Container {
+    /// Starts one with `limit` KiB of memory. `set_up` binds files of the view where it likes, and gives the
+    /// path at which to read `meminfo`.
+    pub(crate) fn start(
+        spawn: Spawn,
+        limit: u64,
+        pace: Duration,
+        set_up: impl FnOnce() -> PathBuf,
+    ) -> Container {
+        let (output, mut input) = std::io::pipe().unwrap();
+        let process = spawn.run(move || {
+            let path = set_up();
+            let own = format!("MemTotal:{limit:>15} kB\n");
+            let (mut last, mut count) = (None, 0_u64);
+            loop {
+                let read = fs::read_to_string(&path);
+                let found = match &read {
+                    Ok(text) if text.starts_with(&own) => 'o',
+                    Err(error)
+                        if [ErrorKind::NotConnected, ErrorKind::ConnectionAborted]
+                            .contains(&error.kind()) =>
+                    {
+                        'd'
+                    }
+                    _ => 'x',
+                };
+                count += 1;
+                if last.replace(found) != Some(found) {
+                    let read = read.map(|text| text.lines().next().unwrap_or_default().to_owned());
+                    writeln!(input, "{found} {count} {read:?}").unwrap();
+                }
+                if !pace.is_zero() {
+                    thread::sleep(pace);
+                }
+            }
+        });
+        rustix::io::ioctl_fionbio(&output, true).unwrap();
+        Container { process, output, text: String::new() }
+    }
+
+    /// All that it has found so far.
+    pub(crate) fn found(&mut self) -> Vec<Found> {
+        let mut bytes = [0; 4096];
+        while let Ok(length @ 1..) = self.output.read(&mut bytes) {
+            self.text.push_str(std::str::from_utf8(&bytes[..length]).unwrap());
+        }
+        let found = |line: &str| match line.chars().next() {
+            Some('o') => Found::Own,
+            Some('d') => Found::Dead,
+            _ => Found::Other,
+        };
+        self.text.lines().map(found).collect()
+    }
+
+    /// What it found, in its own words.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    pub(crate) fn wait_for(&mut self, last: Found) {
+        eventually("the container reads on", || self.found().last() == Some(&last));
+    }
+
+    /// The mounts of cgview that it sees: place, file, options, propagation.
+    pub(crate) fn mounts(&self) -> Vec<String> {
+        mounts_of(self.process.pid())
+    }
+}
+
+/// The mounts of cgview that a process sees, without the numbers that differ from mount to mount.
+pub(crate) fn mounts_of(pid: u32) -> Vec<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
+    let lines = text.lines().filter(|line| line.contains(" - fuse.cgview "));
+    let mut mounts: Vec<_> = lines
+        .map(|line| {
+            let words: Vec<_> = line.split(' ').collect();
+            let dash = words.iter().position(|&word| word == "-").unwrap();
+            let kind = |tag: &&str| tag.split(':').next().unwrap_or_default().to_owned();
+            let tags: Vec<_> = words[6..dash].iter().map(kind).collect();
+            format!("{} {} {} {}", words[4], words[3], words[5], tags.join(" "))
+        })
+        .collect();
+    mounts.sort();
+    mounts
+}
+
+/// Binds files of a view over their namesakes, as a runtime does, and leaves it with nothing else of
+/// the view.
+pub(crate) fn bind_files(view: &Path) -> PathBuf {
+    for name in ["proc/meminfo", "proc/stat", "proc/pressure", "sys/devices/system/cpu"] {
+        if Path::new("/").join(name).exists() {
+            mount_bind(view.join(name), Path::new("/").join(name)).unwrap();
+        }
+    }
+    unmount(view, UnmountFlags::DETACH).unwrap();
+    "/proc/meminfo".into()
+}
+
+/// A container of a cgroup.
+pub(crate) fn container(cgroup: &Cgroup) -> Spawn {
+    Spawn::new().cgroup(cgroup).container()
+}
+
+/// A container of a cgroup whose user namespace is its own.
+pub(crate) fn user_container(cgroup: &Cgroup) -> Spawn {
+    container(cgroup).new_namespaces(Namespaces::NEWUSER)
+}
+
+/// Changes what becomes of mounts below a mount.
+pub(crate) fn propagate(path: &str, kind: MountPropagationFlags) {
+    mount_change(path, kind).unwrap();
+}
+
+/// What the command said, and how it ended.
+pub(crate) struct Ran {
+    pub(crate) status: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// Runs `cgview doctor`.
+pub(crate) fn doctor(arguments: &[&str]) -> Ran {
+    ran(Command::new(env!("CARGO_BIN_EXE_cgview")).arg("doctor").args(arguments))
+}
+
+pub(crate) fn ran(command: &mut Command) -> Ran {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    Ran {
+        status: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
