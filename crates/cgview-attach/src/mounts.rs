@@ -1,7 +1,7 @@
 //! The mounts of one mount namespace, as a line of `/proc/PID/mountinfo` tells each.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     ffi::OsString,
     fmt,
     os::unix::ffi::{OsStrExt as _, OsStringExt as _},
@@ -183,9 +183,12 @@ impl Table {
     pub fn parse(text: &[u8]) -> Table {
         let lines = text.split(|&byte| byte == b'\n');
         let mounts: Vec<Mount> = lines.filter_map(Mount::parse).collect();
-        let place =
-            |(index, mount): (usize, &Mount)| ((mount.parent, mount.mountpoint.clone()), index);
-        let on = mounts.iter().enumerate().map(place).collect();
+        let on = mounts
+            .iter()
+            .enumerate()
+            .filter(|(_, mount)| mount.id != mount.parent)
+            .map(|(index, mount)| ((mount.parent, mount.mountpoint.clone()), index))
+            .collect();
         Table { mounts, on }
     }
 
@@ -196,27 +199,28 @@ impl Table {
     }
 
     /// The mount that a path leads to, which is one of those mounted at that path or above it. The path
-    /// is absolute and has no links.
+    /// is absolute and has no links. `None` if it is one that the process does not see the root of.
     #[must_use]
     pub fn at(&self, path: &Path) -> Option<&Mount> {
-        // The root of the process is a mount whose parent it does not see, or the root of all.
-        let seen = |id| self.mounts.iter().any(|mount| mount.id == id);
-        let mut current = self.mounts.iter().find(|mount| {
-            mount.mountpoint == Path::new("/") && (mount.parent == mount.id || !seen(mount.parent))
-        })?;
+        // What all is mounted on: the parent of the root, or of the mount that the root is a directory of,
+        // which a process does not see.
+        let seen: HashSet<u64> = self.mounts.iter().map(|mount| mount.id).collect();
+        let is_first = |mount: &&Mount| mount.id == mount.parent || !seen.contains(&mount.parent);
+        let mut id = self.mounts.iter().find(is_first)?.parent;
+        let mut found = None;
         let mut places: Vec<&Path> = path.ancestors().collect();
         places.reverse();
         for place in places {
-            while let Some(next) = self.on(current, place) {
-                current = next;
+            while let Some(next) = self.on(id, place) {
+                id = next.id;
+                found = Some(next);
             }
         }
-        Some(current)
+        found
     }
 
-    fn on(&self, mount: &Mount, place: &Path) -> Option<&Mount> {
-        let found = self.mounts.get(*self.on.get(&(mount.id, place.to_owned()))?)?;
-        (found.id != mount.id).then_some(found)
+    fn on(&self, id: u64, place: &Path) -> Option<&Mount> {
+        self.mounts.get(*self.on.get(&(id, place.to_owned()))?)
     }
 
     /// Whether a path leads to a mount: no other one covers it, nor the directory that it is in.
@@ -338,5 +342,12 @@ mod tests {
         let table = Table::parse(text.as_bytes());
         assert_eq!(table.at(Path::new("/proc/stat")).unwrap().id, 51);
         assert!(Table::parse(b"").at(Path::new("/")).is_none());
+
+        // Its root is a directory of a mount.
+        let text = "60 27 0:44 /proc/stat /stat rw - fuse.cgview cgview rw\n";
+        let table = Table::parse(text.as_bytes());
+        assert_eq!(table.at(Path::new("/stat")).unwrap().id, 60);
+        assert!(table.is_visible(&table.mounts()[0]));
+        assert_eq!(table.at(Path::new("/etc")), None);
     }
 }

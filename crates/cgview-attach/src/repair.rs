@@ -11,7 +11,7 @@ use rustix::{io::Errno, process::geteuid};
 use crate::{
     Error, Health, Result, Survey,
     helper::wait_for,
-    mounts::{Mount, Table},
+    mounts::{CGVIEW, Mount, Table},
     namespaces::{Namespace, Process},
     probe::{PATIENCE, open_mount},
     swap::{self, Job, Said, Step},
@@ -209,7 +209,7 @@ fn replace(
     let jobs: Vec<_> = dead
         .iter()
         .filter(|mount| !mount.is_idmapped)
-        .map(|mount| Job { mount, beneath: dead_beneath(survey, &namespace.table, mount) })
+        .map(|mount| Job { mount, beneath: view_beneath(survey, &namespace.table, mount) })
         .collect();
     let mut outcomes: Vec<Option<Outcome>> = jobs.iter().map(|_| None).collect();
     match swap::start(namespace, live, &jobs) {
@@ -258,9 +258,11 @@ fn outcome(said: Said) -> Outcome {
     }
 }
 
-/// The mount that is seen if a dead one is unmounted, where that is dead too.
-fn dead_beneath<'a>(survey: &Survey, table: &'a Table, mount: &Mount) -> Option<&'a Mount> {
+/// The mount of cgview that is seen if a dead one is unmounted: one that was covered by a repair before.
+/// Whether it is dead too cannot be asked, as no path leads to it; but it is never the host's file.
+fn view_beneath<'a>(survey: &Survey, table: &'a Table, mount: &Mount) -> Option<&'a Mount> {
     table.beneath(mount).filter(|beneath| {
-        survey.filesystems.get(&beneath.device).is_some_and(|found| found.health == Health::Dead)
+        let health = survey.filesystems.get(&beneath.device).map(|found| found.health);
+        beneath.fstype == CGVIEW && matches!(health, Some(Health::Dead | Health::Unknown(_)))
     })
 }

@@ -8,8 +8,8 @@
 //!   then: at each moment a reader finds the one or the other, and the count of mounts stays.
 //! - Before, and where the dead mount is locked (`MNT_LOCKED`: a user namespace got it from its parent
 //!   together with what it covers, so that it cannot be unmounted), the new mount goes on top, and the dead
-//!   one stays underneath, unseen. A dead one of ours that is on top of such a one can be unmounted first:
-//!   what shows then is as dead as before, so mounts do not pile up over several repairs.
+//!   one stays underneath, unseen. When the one on top dies in its turn, it is unmounted first: what shows
+//!   then is the dead one underneath, so mounts do not pile up over several repairs.
 //!
 //! In no order is the file beneath, which is the host's, ever seen.
 
@@ -44,7 +44,7 @@ use crate::{
 pub(crate) struct Job<'a> {
     /// The dead mount.
     pub(crate) mount: &'a Mount,
-    /// The mount that is seen if it is unmounted, where that is dead too.
+    /// The mount that is seen if it is unmounted, where that is of cgview too.
     pub(crate) beneath: Option<&'a Mount>,
 }
 
@@ -238,7 +238,7 @@ fn place(root: BorrowedFd<'_>, job: &Job<'_>, clone: &OwnedFd) -> Result<u32, (S
     match refused {
         Ok(()) => detach(&dead).map(|()| SWAPPED).map_err(|errno| (Step::Unmount, errno)),
         Err(Errno::INVAL) => match job.beneath {
-            // What is seen now is dead too.
+            // What is seen now is dead too, and not the host's.
             Some(beneath) if detach(&dead).is_ok() => on(&find(beneath)?),
             _ => on(&dead),
         },

@@ -1,5 +1,6 @@
 //! `cgview doctor --repair` on a real kernel: mounts whose daemon was killed, in containers of all kinds.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod repair;
 
@@ -49,12 +50,12 @@ fn repair_all(daemon: &Daemon, pids: &[u32]) -> serde_json::Value {
 /// How each mount of the process's namespace was repaired: `swapped`, `covered`.
 fn outcomes(report: &serde_json::Value, pid: u32) -> Vec<String> {
     let id = fs::read_link(format!("/proc/{pid}/ns/mnt")).unwrap();
-    let id = id.to_str().unwrap().trim_matches(|c: char| !c.is_ascii_digit()).to_owned();
+    let id: u64 = id.to_str().unwrap().trim_matches(|c: char| !c.is_ascii_digit()).parse().unwrap();
     report["repair"]["namespaces"]
         .as_array()
         .unwrap()
         .iter()
-        .filter(|namespace| namespace["namespace"].to_string() == id)
+        .filter(|namespace| namespace["namespace"] == id)
         .flat_map(|namespace| namespace["mounts"].as_array().unwrap())
         .map(|mount| mount["outcome"].as_str().unwrap().to_owned())
         .collect()
@@ -68,8 +69,9 @@ fn containers_read_on_without_ever_seeing_the_host() {
     let Some(tree) = Tree::with(&["memory"]) else { return };
     let Some(mut daemon) = Daemon::start() else { return };
     let view = daemon.mountpoint();
-    let spin = Duration::ZERO;
     let walk = Duration::from_millis(3);
+    // As fast as it can; emulated CPUs are slow enough.
+    let spin = if is_own_machine() { walk } else { Duration::ZERO };
     let cgroup = |name: &str, limit: u64| {
         let cgroup = tree.cgroup(name);
         cgroup.limit_memory(limit * MIB);
@@ -77,13 +79,13 @@ fn containers_read_on_without_ever_seeing_the_host() {
     };
 
     let plain = cgroup("plain", 64);
-    let plain = Container::start(container(&plain), 64 << 10, spin, || bind_files(&view));
+    let plain = Container::start(container(&plain), &view, 64 << 10, spin, || bind_files(&view));
 
     // Mounts of all that can be mounted, with attributes and propagation of all kinds.
     let varied = cgroup("varied", 65);
     let (dir, inner) = (daemon.dir().join("varied"), view.clone());
     fs::create_dir(&dir).unwrap();
-    let varied = Container::start(container(&varied), 65 << 10, walk, || {
+    let varied = Container::start(container(&varied), &view, 65 << 10, walk, || {
         let path = bind_files(&inner);
         let change = |path: &str, flags| mount_remount(path, MountFlags::BIND | flags, "").unwrap();
         let strict = MountFlags::STRICTATIME;
@@ -98,7 +100,7 @@ fn containers_read_on_without_ever_seeing_the_host() {
     let whole = cgroup("whole", 66);
     let (place, inner) = (daemon.dir().join("whole"), view.clone());
     fs::create_dir(&place).unwrap();
-    let whole = Container::start(container(&whole), 66 << 10, walk, || {
+    let whole = Container::start(container(&whole), &view, 66 << 10, walk, || {
         propagate("/", MountPropagationFlags::SHARED | MountPropagationFlags::REC);
         mount_bind(&inner, &place).unwrap();
         unmount(&inner, UnmountFlags::DETACH).unwrap();
@@ -107,7 +109,7 @@ fn containers_read_on_without_ever_seeing_the_host() {
 
     let user = cgroup("user", 67);
     let inner = view.clone();
-    let user = Container::start(user_container(&user), 67 << 10, spin, || {
+    let user = Container::start(user_container(&user), &view, 67 << 10, spin, || {
         // That of its parent is locked here, and the binds are its own.
         mount_bind(inner.join("proc/meminfo"), "/proc/meminfo").unwrap();
         "/proc/meminfo".into()
@@ -116,7 +118,7 @@ fn containers_read_on_without_ever_seeing_the_host() {
     // Its user namespace got the binds from its parent: nobody can unmount them.
     let locked = cgroup("locked", 68);
     let inner = view.clone();
-    let locked = Container::start(container(&locked), 68 << 10, walk, || {
+    let locked = Container::start(container(&locked), &view, 68 << 10, walk, || {
         let path = bind_files(&inner);
         isolate();
         path
@@ -127,7 +129,7 @@ fn containers_read_on_without_ever_seeing_the_host() {
     let (root, inner) = (daemon.dir().join("jail"), view.clone());
     fs::create_dir(&root).unwrap();
     fs::write(root.join("meminfo"), "the file beneath\n").unwrap();
-    let jailed = Container::start(container(&jailed), 69 << 10, walk, || {
+    let jailed = Container::start(container(&jailed), &view, 69 << 10, walk, || {
         mount_bind(inner.join("proc/meminfo"), root.join("meminfo")).unwrap();
         unmount(&inner, UnmountFlags::DETACH).unwrap();
         std::os::unix::fs::chroot(&root).unwrap();
@@ -156,7 +158,8 @@ fn containers_read_on_without_ever_seeing_the_host() {
     assert!(line.contains("namespaces of "), "{line}");
     assert!(ran.stdout.contains("then run `cgview doctor --repair`"), "{}", ran.stdout);
 
-    let locked = 4;
+    // Those that got mounts from another user namespace, which cannot be unmounted there.
+    let (user, locked) = (3, 4);
     let has_beneath = kernel_at_least((6, 5));
     let mut after_first = Vec::new();
     for round in 1..=2 {
@@ -171,12 +174,17 @@ fn containers_read_on_without_ever_seeing_the_host() {
             assert_eq!(container.found(), expected, "{}", container.text());
         }
         for (index, (pid, before)) in pids.iter().zip(&before).enumerate() {
-            let outcomes = outcomes(&report, *pid);
-            assert!(!outcomes.is_empty(), "{report:#}");
-            let is_covered = !has_beneath || (index == locked && round == 1);
-            let expected = if is_covered { "covered" } else { "swapped" };
-            assert!(outcomes.iter().all(|outcome| outcome == expected), "{outcomes:?}");
-            if has_beneath && index != locked {
+            let mut outcomes = outcomes(&report, *pid);
+            outcomes.sort();
+            outcomes.dedup();
+            let expected: &[&str] = match index {
+                _ if !has_beneath => &["covered"],
+                index if index == user && round == 1 => &["covered", "swapped"],
+                index if index == locked && round == 1 => &["covered"],
+                _ => &["swapped"],
+            };
+            assert_eq!(outcomes, expected, "{report:#}");
+            if has_beneath && ![user, locked].contains(&index) {
                 assert_eq!(&mounts_of(*pid), before);
             }
         }
@@ -293,7 +301,8 @@ fn a_daemon_that_is_stopped_is_neither_waited_for_nor_replaced() {
     cgroup.limit_memory(64 * MIB);
     let view = stopped.mountpoint();
     let walk = Duration::from_millis(3);
-    let mut reader = Container::start(container(&cgroup), 64 << 10, walk, || bind_files(&view));
+    let mut reader =
+        Container::start(container(&cgroup), &view, 64 << 10, walk, || bind_files(&view));
     reader.wait_for(Found::Own);
     let before = device(reader.process.pid());
     stopped.signal(Signal::STOP);
@@ -313,7 +322,8 @@ fn a_daemon_that_is_stopped_is_neither_waited_for_nor_replaced() {
     // It was slow, but never wrong.
     let cgroup = tree.cgroup("other");
     cgroup.limit_memory(64 * MIB);
-    let mut other = Container::start(container(&cgroup), 64 << 10, walk, || bind_files(&view));
+    let mut other =
+        Container::start(container(&cgroup), &view, 64 << 10, walk, || bind_files(&view));
     other.wait_for(Found::Own);
     assert_eq!(reader.found(), [Found::Own], "{}", reader.text());
 }

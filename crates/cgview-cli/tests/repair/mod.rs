@@ -176,16 +176,18 @@ pub(crate) struct Container {
 }
 
 impl Container {
-    /// Starts one with `limit` KiB of memory. `set_up` binds files of the view where it likes, and gives the
+    /// Starts one with `limit` KiB of memory, and of all views the one at `view`. `set_up` binds files of the view where it likes, and gives the
     /// path at which to read `meminfo`.
     pub(crate) fn start(
         spawn: Spawn,
+        view: &Path,
         limit: u64,
         pace: Duration,
         set_up: impl FnOnce() -> PathBuf,
     ) -> Container {
         let (output, mut input) = std::io::pipe().unwrap();
         let process = spawn.run(move || {
+            leave_others(view);
             let path = set_up();
             let own = format!("MemTotal:{limit:>15} kB\n");
             let (mut last, mut count) = (None, 0_u64);
@@ -235,7 +237,11 @@ impl Container {
     }
 
     pub(crate) fn wait_for(&mut self, last: Found) {
-        eventually("the container reads on", || self.found().last() == Some(&last));
+        let end = Instant::now() + PATIENCE;
+        while self.found().last() != Some(&last) {
+            assert!(Instant::now() < end, "not {last:?} in time: {}", self.text);
+            thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// The mounts of cgview that it sees: place, file, options, propagation.
@@ -259,6 +265,17 @@ pub(crate) fn mounts_of(pid: u32) -> Vec<String> {
         .collect();
     mounts.sort();
     mounts
+}
+
+/// Unmounts, in a namespace that is copied from this one, the views that other tests or users have mounted
+/// meanwhile, if they can be.
+fn leave_others(view: &Path) {
+    for line in fs::read_to_string("/proc/self/mountinfo").unwrap().lines() {
+        let place = line.split(' ').nth(4).unwrap();
+        if line.contains(" - fuse.cgview ") && Path::new(place) != view {
+            let _ = unmount(place, UnmountFlags::DETACH);
+        }
+    }
 }
 
 /// Binds files of a view over their namesakes, as a runtime does, and leaves it with nothing else of
