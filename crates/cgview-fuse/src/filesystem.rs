@@ -78,6 +78,9 @@ impl Connection {
     }
 }
 
+/// What stat(2) tells of the size of a file below `sys/`: `PAGE_SIZE` as on the host (`sysfs_add_file_mode_ns()`).
+const SYSFS_SIZE: u64 = 4096;
+
 #[derive(Debug)]
 struct ViewFilesystem {
     service: Arc<Service>,
@@ -127,7 +130,7 @@ impl ViewFilesystem {
 
     /// Whether the kernel is not to know the size of an entry.
     fn hides_size(&self, entry: Entry) -> bool {
-        self.sizes == Sizes::Hidden && matches!(entry, Entry::File(_))
+        self.sizes == Sizes::Hidden && matches!(entry, Entry::File(File::Proc(_)))
     }
 
     /// What the kernel keeps of an entry, and for how long it may tell others so.
@@ -147,9 +150,10 @@ impl ViewFilesystem {
             Entry::File(file) => (self.service.mode(file), 1),
             Entry::Link(_) => (0o777, 1),
         };
+        let size = if matches!(entry, Entry::File(File::Sys(_))) { SYSFS_SIZE } else { 0 };
         FileAttr {
             ino: INodeNo(entry.id()),
-            size: 0,
+            size,
             blocks: 0,
             atime: self.since,
             mtime: self.since,
@@ -443,14 +447,14 @@ impl Filesystem for ViewFilesystem {
 
     fn setattr(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         mode: Option<u32>,
         uid: Option<u32>,
         gid: Option<u32>,
-        _size: Option<u64>,
-        _atime: Option<TimeOrNow>,
-        _mtime: Option<TimeOrNow>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
         _ctime: Option<SystemTime>,
         _handle: Option<FileHandle>,
         _crtime: Option<SystemTime>,
@@ -459,13 +463,21 @@ impl Filesystem for ViewFilesystem {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        // Opening with O_TRUNC sets the size, which is 0 anyway.
-        match entry(ino) {
-            Ok(entry @ Entry::File(_)) if mode.is_none() && uid.is_none() && gid.is_none() => {
-                let (attributes, kept) = self.kept_attributes(entry);
+        let changed = self.answer(Operation::Setattr, |service| {
+            let file = file(ino)?;
+            if mode.is_some() || uid.is_some() || gid.is_some() {
+                return Err(Errno::PERM);
+            }
+            let times = atime.is_some() || mtime.is_some();
+            service.change(self.caller(request), file, size.is_some(), times).map(|()| file)
+        });
+        match changed {
+            // Nothing did.
+            Ok(file) => {
+                let (attributes, kept) = self.kept_attributes(Entry::File(file));
                 reply.attr(&kept, &attributes);
             }
-            _ => reply.error(fuser::Errno::EPERM),
+            Err(errno) => reply.error(errno),
         }
     }
 

@@ -77,11 +77,12 @@ pub enum Operation {
     Readdir,
     Releasedir,
     Statfs,
+    Setattr,
 }
 
 impl Operation {
     /// All of them.
-    pub const ALL: [Operation; 13] = [
+    pub const ALL: [Operation; 14] = [
         Operation::Lookup,
         Operation::Getattr,
         Operation::Readlink,
@@ -95,6 +96,7 @@ impl Operation {
         Operation::Readdir,
         Operation::Releasedir,
         Operation::Statfs,
+        Operation::Setattr,
     ];
 
     /// In lower case.
@@ -114,6 +116,7 @@ impl Operation {
             Operation::Readdir => "readdir",
             Operation::Releasedir => "releasedir",
             Operation::Statfs => "statfs",
+            Operation::Setattr => "setattr",
         }
     }
 }

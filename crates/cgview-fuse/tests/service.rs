@@ -458,6 +458,16 @@ fn nobody_writes_and_only_root_reads_what_is_roots() {
     assert_eq!(access(user(INIT), MEMINFO, "r"), Ok(()));
     assert_eq!(access(user(INIT), SLABINFO, "r"), Err(Errno::ACCESS));
     assert_eq!(service.write(root, MEMINFO, 1, b"x"), Err(Errno::ACCESS));
+    // As chmod(2), truncate(2) and utimes(2) of procfs have it.
+    let change = |caller, file, size, times| service.change(caller, file, size, times);
+    assert_eq!(change(root, MEMINFO, true, true), Ok(()));
+    assert_eq!(change(user(INIT), MEMINFO, true, true), Err(Errno::ACCESS));
+    assert_eq!(change(user(INIT), MEMINFO, false, true), Err(Errno::PERM));
+    let triggers = Service::new(Host::at(fake.path()).unwrap(), always_fresh());
+    let triggers = triggers.with_triggers().unwrap();
+    let pressure = File::Proc(ProcFile::PressureCpu);
+    assert_eq!(triggers.change(user(INIT), pressure, true, true), Ok(()));
+    assert_eq!(triggers.change(user(INIT), MEMINFO, true, true), Err(Errno::ACCESS));
 }
 
 // Law 3.

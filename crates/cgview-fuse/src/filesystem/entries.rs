@@ -10,7 +10,7 @@ pub(super) const HIDDEN_SIZE: u64 = 4096;
 
 /// How the kernel is kept from taking files for empty.
 ///
-/// Files have size 0, as those of procfs. Since Linux 6.5, however, sendfile(2) and splice(2) go through the
+/// Files below `proc/` have size 0, as those of procfs. Since Linux 6.5, however, sendfile(2) and splice(2) go through the
 /// page cache even of files that are opened for direct I/O (`filemap_splice_read()`): they find that the
 /// file has no bytes, and `cat` of busybox writes nothing. So there the kernel's own idea of the size is
 /// another one than what stat(2) tells, and then such a read comes to us. It is refused, since what it got

@@ -142,6 +142,22 @@ impl Service {
             Entry::Dir(_) | Entry::Link(_) | Entry::File(_) => Ok(()),
         }
     }
+
+    /// Whether a caller may set the size of a file, as opening it with `O_TRUNC` does, or its times; neither
+    /// changes anything.
+    ///
+    /// # Errors
+    ///
+    /// `EACCES` for the size by whoever may not write, `EPERM` for the times by whoever does not own it, which
+    /// is root (`setattr_prepare()`).
+    pub fn change(&self, caller: Caller, file: File, size: bool, times: bool) -> Result<(), Errno> {
+        match caller.uid {
+            0 => Ok(()),
+            _ if size && !self.takes_triggers(file) => Err(Errno::ACCESS),
+            _ if times && !size => Err(Errno::PERM),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// By the mode bits: all files are root's, and some are for root alone.
