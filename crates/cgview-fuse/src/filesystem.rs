@@ -15,7 +15,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use cgview_core::tree::Entry;
+use cgview_core::tree::{Entry, File};
 use fuser::{
     AccessFlags, BsdFileFlags, Config, FileAttr, FileHandle, Filesystem, FopenFlags, Generation,
     INodeNo, KernelConfig, LockOwner, Notifier, OpenAccMode, OpenFlags, PollEvents, PollFlags,
