@@ -325,6 +325,21 @@ pub(crate) fn excuses(triggers: bool) -> Vec<Excuse> {
         excuse(
             "ioctl FIONREAD",
             &["4096"],
+            "sys",
+            "lists and masks of CPUs have a page, as small machines' have",
+        ),
+        excuse(
+            "stat of fields",
+            &[
+                "FileType(FileType { mode: 33060 }) 4096",
+                "FileType { is_file: true, is_dir: false, is_symlink: false, .. } 4096",
+            ],
+            "sys",
+            "as FIONREAD",
+        ),
+        excuse(
+            "ioctl FIONREAD",
+            &["4096"],
             "proc",
             "the size that the kernel is told, to keep sendfile from \
             taking files for empty",
