@@ -18,7 +18,7 @@ use std::{
 use cgview_testkit::{Spawn, Tree, pause};
 use repair::{
     Container, Daemon, Found, bind_files, container, doctor, eventually, is_own_machine,
-    kernel_at_least, mounts_of, propagate, ran, user_container,
+    kernel_at_least, leave_others, mounts_of, propagate, ran, user_container,
 };
 use rustix::{
     fs::{Mode, OFlags},
@@ -343,6 +343,7 @@ fn a_dead_lxcfs_is_reported_and_left_alone() {
     fs::create_dir(&place).unwrap();
     let inner = place.clone();
     let process = Spawn::new().container().run(|| {
+        leave_others(&inner);
         mount_dead("fuse.lxcfs", &inner);
         pause()
     });

@@ -269,7 +269,7 @@ pub(crate) fn mounts_of(pid: u32) -> Vec<String> {
 
 /// Unmounts, in a namespace that is copied from this one, the views that other tests or users have mounted
 /// meanwhile, if they can be.
-fn leave_others(view: &Path) {
+pub(crate) fn leave_others(view: &Path) {
     for line in fs::read_to_string("/proc/self/mountinfo").unwrap().lines() {
         let place = line.split(' ').nth(4).unwrap();
         if line.contains(" - fuse.cgview ") && Path::new(place) != view {
