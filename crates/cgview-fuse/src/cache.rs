@@ -171,17 +171,20 @@ impl Callers {
 
     /// Forgets who has not asked for `idle`.
     pub(crate) fn sweep(&self, idle: Duration) {
+        self.forget_all(|seen| seen.last.elapsed() >= idle);
+    }
+
+    /// Forgets who was in a container that is known to be gone.
+    pub(crate) fn sweep_removed(&self) {
+        self.forget_all(|seen| {
+            seen.kept.as_ref().is_some_and(|kept| kept.caller().0.container.is_gone())
+        });
+    }
+
+    fn forget_all(&self, is_gone: impl Fn(&Seen) -> bool) {
         for shard in &self.shards {
             // Descriptors are closed after the lock is released.
-            let gone: Vec<Seen> = {
-                let mut shard = shard.lock();
-                let tids: Vec<u32> = shard
-                    .iter()
-                    .filter(|(_, seen)| seen.last.elapsed() >= idle)
-                    .map(|(&tid, _)| tid)
-                    .collect();
-                tids.iter().filter_map(|tid| shard.remove(tid)).collect()
-            };
+            let gone: Vec<_> = shard.lock().extract_if(|_, seen| is_gone(seen)).collect();
             drop(gone);
         }
     }

@@ -355,8 +355,9 @@ impl Filesystem for ViewFilesystem {
     ) {
         let listed = self.answer(Operation::Readdir, |service| {
             let dir = dir(ino)?;
-            let fixed = Service::is_fixed_list(dir);
-            Ok((dir, fixed.then(|| service.list_for(self.caller(request), dir))))
+            let list = || service.list_for(self.caller(request), dir);
+            let fixed = Service::is_fixed_list(dir).then(list).transpose();
+            Ok((dir, fixed.map_err(|error| error.errno())?))
         });
         match listed {
             Ok((dir, Some(children))) => list(dir, children, offset, reply),

@@ -49,6 +49,7 @@ impl Upkeep {
             {
                 next = (next + PERIOD).max(Instant::now());
                 service.step_loads(LOAD_WATCHED, LOAD_BUDGET);
+                service.sweep_removed();
                 if swept.elapsed() >= SWEEP {
                     service.sweep();
                     swept = Instant::now();

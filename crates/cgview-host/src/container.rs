@@ -237,6 +237,19 @@ impl Container {
         self.gone.load(Ordering::Relaxed)
     }
 
+    /// Looks whether its cgroup was removed meanwhile, in one hierarchy that it was read in.
+    #[must_use]
+    pub fn was_removed(&self, host: &Host) -> bool {
+        let own = {
+            let levels = self.levels.lock();
+            levels.iter().flatten().find_map(|levels| levels.first().map(Arc::clone))
+        };
+        if own.is_some_and(|own| !own.is_alive(&host.root)) {
+            self.set_gone();
+        }
+        self.is_gone()
+    }
+
     pub(crate) fn set_gone(&self) {
         self.gone.store(true, Ordering::Relaxed);
     }

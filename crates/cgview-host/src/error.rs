@@ -87,11 +87,31 @@ impl Error {
         match self {
             Error::Gone { .. } | Error::Hidden { .. } => Errno::SRCH,
             Error::Vanished { .. } => Errno::NODEV,
+            // The reader would take it for a limit of its own.
+            _ if self.is_out_of_descriptors() => Errno::IO,
             Error::Root { source, .. }
             | Error::Read { source, .. }
             | Error::Write { source, .. } => Errno::from_io_error(source).unwrap_or(Errno::IO),
             Error::Parse { .. } | Error::Outside { .. } => Errno::IO,
         }
+    }
+
+    /// Whether there are no more descriptors: this process's limit, or the machine's, is reached.
+    #[must_use]
+    pub fn is_out_of_descriptors(&self) -> bool {
+        let (Error::Root { source, .. } | Error::Read { source, .. } | Error::Write { source, .. }) =
+            self
+        else {
+            return false;
+        };
+        matches!(Errno::from_io_error(source), Some(Errno::MFILE | Errno::NFILE))
+    }
+
+    /// Whether the caller is nobody that this process may know: it ended, is hidden, or belongs to cgroups
+    /// that have no name here.
+    #[must_use]
+    pub fn is_about_caller(&self) -> bool {
+        matches!(self, Error::Gone { .. } | Error::Hidden { .. } | Error::Outside { .. })
     }
 
     /// Whether what was read is no more: the process or the cgroup. Whoever keeps something for it can

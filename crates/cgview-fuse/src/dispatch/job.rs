@@ -110,7 +110,10 @@ impl Job {
                 .map(|text| Told::Text(text.into()))
                 .map_err(|error| error.errno()),
             Ask::Lookup { dir, name } => service.lookup(self.caller, *dir, name).map(Told::Entry),
-            Ask::List { dir } => Ok(Told::Entries(service.list_for(self.caller, *dir))),
+            Ask::List { dir } => service
+                .list_for(self.caller, *dir)
+                .map(Told::Entries)
+                .map_err(|error| error.errno()),
             Ask::Write { file, handle, text } => {
                 service.write(self.caller, *file, *handle, text).map(|()| Told::Done)
             }

@@ -47,14 +47,14 @@ impl Service {
     ///
     /// # Errors
     ///
-    /// `ENOENT`.
+    /// `ENOENT`; what [`Error::errno`] gives if it cannot be told which container asks.
     pub fn lookup(&self, caller: Caller, dir: Dir, name: &[u8]) -> Result<Entry, Errno> {
         let entry = dir.child(name).ok_or(Errno::NOENT)?;
         let on_host = |path: &str| if self.host.has(path) { Ok(entry) } else { Err(Errno::NOENT) };
         if Self::is_fixed(entry) {
             return on_host(&entry.path());
         }
-        match self.container_of(caller.tid) {
+        match self.container_of(caller.tid).map_err(|error| error.errno())? {
             None => on_host(&entry.path()),
             Some((tenant, ready)) => {
                 self.with_view(&tenant, &ready, Reader::default(), false, |view| {
@@ -85,24 +85,27 @@ impl Service {
     }
 
     /// The entries of `dir`, for a caller that may be nobody that is known.
-    #[must_use]
-    pub fn list_for(&self, caller: Caller, dir: Dir) -> Vec<Entry> {
+    ///
+    /// # Errors
+    ///
+    /// [`Error`], if it is known, but not what its container has.
+    pub fn list_for(&self, caller: Caller, dir: Dir) -> Result<Vec<Entry>, Error> {
         if Self::is_fixed_list(dir) {
             let mut entries = dir.fixed_children();
             entries.retain(|entry| self.host.has(&entry.path()));
-            return entries;
+            return Ok(entries);
         }
-        match self.container_of(caller.tid) {
+        Ok(match self.container_of(caller.tid)? {
             Some((tenant, ready)) => {
                 self.with_view(&tenant, &ready, Reader::default(), false, |view| {
                     view.list(dir, |path| self.host.has(path))
                 })
             }
             None => {
-                let names = self.host.list(&Entry::Dir(dir).path()).unwrap_or_default();
+                let names = self.host.list(&Entry::Dir(dir).path())?;
                 names.iter().filter_map(|name| dir.child(name.as_bytes())).collect()
             }
-        }
+        })
     }
 
     /// Whether all callers have the same entries in `dir`.
@@ -117,7 +120,7 @@ impl Service {
     /// [`Error`], if it cannot be told which container it is in.
     pub fn list(&self, tid: u32, dir: Dir) -> Result<Vec<Entry>, Error> {
         self.find(tid)?;
-        Ok(self.list_for(Caller { tid, uid: 0 }, dir))
+        self.list_for(Caller { tid, uid: 0 }, dir)
     }
 
     /// Whether a caller may do this with an entry.

@@ -3,6 +3,8 @@
 
 mod entries;
 mod files;
+#[cfg(test)]
+mod tests;
 mod texts;
 
 use std::{
@@ -162,6 +164,9 @@ const CALLER_IDLE: Duration = Duration::from_secs(60);
 /// A container that nobody has read for this long has its descriptors closed.
 const TENANT_IDLE: Duration = Duration::from_secs(300);
 
+/// A container that was read this recently is not looked after.
+const REMOVED_IDLE: Duration = Duration::from_secs(1);
+
 impl Service {
     /// A service that tells of `host`.
     #[must_use]
@@ -280,6 +285,25 @@ impl Service {
     pub fn sweep(&self) {
         self.callers.sweep(CALLER_IDLE);
         self.tenants.sweep(TENANT_IDLE, self.now());
+    }
+
+    /// Forgets containers whose cgroups were removed, with the descriptors of them that are open.
+    pub(crate) fn sweep_removed(&self) {
+        for tenant in self.tenants.all() {
+            // One that is read is found out by that.
+            if tenant.idle() > REMOVED_IDLE && tenant.container().was_removed(&self.host) {
+                self.tenants.remove(&tenant);
+            }
+        }
+        self.callers.sweep_removed();
+    }
+
+    /// Closes all that is only kept open, where there are no more descriptors.
+    pub(super) fn relieve(&self, error: &Error) {
+        if matches!(error, Error::Host(error) if error.is_out_of_descriptors()) {
+            self.callers.sweep(Duration::ZERO);
+            self.tenants.sweep(Duration::ZERO, self.now());
+        }
     }
 
     /// Moves on the load averages of containers whose load was asked for within `time`, for no longer than

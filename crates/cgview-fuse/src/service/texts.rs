@@ -141,12 +141,16 @@ impl Service {
     ) -> Result<Vec<u8>, Error> {
         let rendered = match caller {
             Some(caller) => self.render_once(caller, file, settings),
-            None => self.render_once(&self.find(tid)?, file, settings),
+            None => self.find(tid).and_then(|caller| self.render_once(&caller, file, settings)),
         };
         match rendered {
             // The container moved to other cgroups, and its old ones are gone.
             Err(Error::Host(cgview_host::Error::Vanished { .. })) => {
                 self.callers.forget(tid);
+                self.render_once(&self.find(tid)?, file, settings)
+            }
+            Err(Error::Host(error)) if error.is_out_of_descriptors() => {
+                self.relieve(&Error::Host(error));
                 self.render_once(&self.find(tid)?, file, settings)
             }
             rendered => rendered,
@@ -186,16 +190,43 @@ impl Service {
         Ok(self.callers.get(&self.host, tid, &self.metrics.callers)?)
     }
 
-    /// The container of a caller, with its CPUs and nodes. `None` if it is the host, or cannot be told.
-    pub(super) fn container_of(&self, tid: u32) -> Option<(Arc<Tenant>, Prepared)> {
+    /// The container of a caller, with its CPUs and nodes. `None` if it is the host, or nobody that is known.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`], if its container cannot be told for now, and the policy is not to take it for the host then.
+    pub(super) fn container_of(&self, tid: u32) -> Result<Option<(Arc<Tenant>, Prepared)>, Error> {
         if self.off.load(Ordering::Relaxed) {
-            return None;
+            return Ok(None);
         }
-        let caller = self.find(tid).ok().filter(|caller| !caller.container.is_host())?;
-        let tenant = self.tenants.get(&caller.container, || self.now());
+        let settings = *self.settings.read();
         let file = File::Proc(ProcFile::Cpuinfo);
-        let ready = self.prepare(&tenant, file, Parts::CPUS, *self.settings.read()).ok()?;
-        Some((tenant, ready))
+        let find = || {
+            let caller = match self.find(tid) {
+                Ok(caller) if !caller.container.is_host() => caller,
+                Ok(_) | Err(Error::NoCaller) => return Ok(None),
+                Err(Error::Host(error)) if error.is_about_caller() => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            let tenant = self.tenants.get(&caller.container, || self.now());
+            let ready = self.prepare(&tenant, file, Parts::CPUS, settings)?;
+            Ok(Some((tenant, ready)))
+        };
+        let found = find().or_else(|error: Error| {
+            self.relieve(&error);
+            find()
+        });
+        match found {
+            Err(error) if settings.on_error == OnError::Host => {
+                self.report(file, &error, Outcome::Host);
+                Ok(None)
+            }
+            Err(error) => {
+                self.report(file, &error, Outcome::Fail);
+                Err(error)
+            }
+            found => found,
+        }
     }
 
     /// The container of a caller as it was when it was looked at last.
@@ -282,6 +313,7 @@ impl Service {
             return Err(error);
         }
         let Some(value) = known() else { return Err(error) };
+        self.relieve(&error);
         self.report(file, &error, Outcome::Stale);
         Ok(value)
     }
