@@ -348,7 +348,8 @@ proptest! {
         let is_root = snapshot.memory.is_empty();
         for (file, name) in FILES.into_iter().zip(["meminfo", "swaps", "vmstat", "slabinfo"]) {
             for text in [&read(kernel, name), &noise] {
-                if file != ProcFile::Slabinfo || is_root {
+                let is_container = matches!(file, ProcFile::Slabinfo | ProcFile::Vmstat);
+                if !is_container || is_root {
                     prop_assert_eq!(&render(&snapshot, &host, &policy, file, text), text);
                 }
             }
@@ -416,6 +417,24 @@ proptest! {
         }
         prop_assert_eq!(vmstat["nr_kernel_stack"], meminfo["KernelStack"]);
         prop_assert_eq!(vmstat["nr_anon_transparent_hugepages"], meminfo["AnonHugePages"] / 2048);
+    }
+
+    // Law 3: a limit that is set, or taken away, changes no counter.
+    #[test]
+    fn counters_do_not_depend_on_limits(limited in limited(), kernel in kernel()) {
+        let host = facts(&read(kernel, "meminfo"));
+        let mut free = limited.clone();
+        for level in &mut free.memory {
+            (level.max, level.high) = (Limit::Max, Limit::Max);
+        }
+        let shown = |snapshot| {
+            let text = read(kernel, "vmstat");
+            numbers(&render(snapshot, &host, &Policy::default(), ProcFile::Vmstat, &text))
+        };
+        let (limited, free) = (shown(&limited), shown(&free));
+        for (name, count) in limited.iter().filter(|(name, _)| !name.starts_with("nr_")) {
+            prop_assert_eq!(count, &free[name], "{}", name);
+        }
     }
 
     // Law 3: of two moments, no counter of the later is smaller.

@@ -8,7 +8,9 @@
 //! | events that `memory.stat` counts by the same name | its count |
 //! | any other | 0: not accounted by cgroup |
 //!
-//! Where no level limits the memory, the text is the host's.
+//! Where no level limits the memory, sizes are the host's, as in `/proc/meminfo`. Events are the container's
+//! all the same: were they the host's until somebody sets a limit, they would go back then. The text of a
+//! container without a memory cgroup is the host's.
 //!
 //! `pgpgin` and `pgpgout` are 0: here they are KiB of block I/O, in v1's `memory.stat` charged
 //! pages.
@@ -24,7 +26,7 @@ use crate::{
 
 pub(crate) fn render(view: &View<'_>, host: &[u8], out: &mut Output<'_>) {
     let limits = MemoryLimits::of(view.snapshot, view.host, view.policy);
-    if !limits.memory_limited {
+    if view.snapshot.memory.is_empty() && !limits.memory_limited {
         return out.copy(host);
     }
     let sizes = Sizes::new(view, &limits);
@@ -41,7 +43,8 @@ pub(crate) fn render(view: &View<'_>, host: &[u8], out: &mut Output<'_>) {
             continue;
         };
         let digits = rest.trim_ascii();
-        if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+        if !is_number || (!limits.memory_limited && is_size(name)) {
             out.copy(line);
             continue;
         }
@@ -53,6 +56,21 @@ pub(crate) fn render(view: &View<'_>, host: &[u8], out: &mut Output<'_>) {
             out.copy(b"\n");
         }
     }
+}
+
+/// Whether a line tells how much there is, and not how often something has happened: `vmstat_text` in
+/// `mm/vmstat.c`.
+fn is_size(name: &[u8]) -> bool {
+    let is_event = matches!(
+        name,
+        b"nr_dirtied"
+            | b"nr_written"
+            | b"nr_throttled_written"
+            | b"nr_vmscan_write"
+            | b"nr_vmscan_immediate_reclaim"
+    ) || name.starts_with(b"nr_foll_pin_")
+        || name.starts_with(b"nr_tlb_");
+    name.starts_with(b"nr_") && !is_event
 }
 
 /// All that the lines are made from.
@@ -180,9 +198,15 @@ mod tests {
     }
 
     #[test]
-    fn no_limit_is_the_host() {
-        for situation in [Situation::root(), Situation::unlimited()] {
-            assert_eq!(situation.show(ProcFile::Vmstat, HOST).0, HOST);
-        }
+    fn without_a_limit_sizes_are_the_hosts() {
+        assert_eq!(Situation::root().show(ProcFile::Vmstat, HOST).0, HOST);
+        // Events are not, so that none goes back when a limit comes.
+        let (text, _) = Situation::unlimited().show(ProcFile::Vmstat, HOST);
+        assert_eq!(
+            text,
+            "nr_free_pages 3145728\nnr_mlock 12\nnr_kernel_stack 1600\nnuma_hit 0\n\
+             nr_anon_pages 6155\nnr_anon_transparent_hugepages 9\npgpgin 0\npswpin 0\npgfault 0\n\
+             pgscan_direct 0\nzswpout 0\nnr_new_counter 8\n"
+        );
     }
 }
