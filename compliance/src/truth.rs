@@ -52,3 +52,9 @@ pub fn age(pid: u32) -> Duration {
     let hertz = rustix::param::clock_ticks_per_second();
     boottime().saturating_sub(Duration::from_millis(started * 1000 / hertz))
 }
+
+/// The CPUs of the host that are online.
+#[must_use]
+pub fn online() -> Vec<u32> {
+    crate::text::list(&fs::read_to_string("/sys/devices/system/cpu/online").unwrap())
+}
