@@ -259,7 +259,7 @@ fn w30_the_quota_of_an_ancestor_counts() {
     parent.limit_cpu(100_000);
     let container = Container::start(&server, &cgroup);
     let seen = text::processors(&container.read("/proc/cpuinfo")).len();
-    Defect::of("W30", |version| version < (6, 0, 0)).judge(
+    Defect::of("W30", |version| version < (7, 0, 0)).judge(
         &format!("{seen} processors, the quota is one CPU of {}", cpus().len()),
         seen == 1,
         seen == cpus().len(),

@@ -132,9 +132,9 @@ fn there_is_no_other_tree() {
         .collect();
     names.sort();
     let (old, own) = (names.contains(&"cgroup".to_owned()), names == ["proc", "sys"]);
-    let is_old = cgview_compliance::under_test().lxcfs().is_some_and(|version| version < (7, 0, 0));
+    let is_old = cgview_compliance::under_test().lxcfs().is_some_and(|version| version < (6, 0, 0));
     Difference {
-        lxcfs: "cgroup/ until 7.0, for kernels without cgroup namespaces",
+        lxcfs: "cgroup/ in 5.0 (6.0: --enable-cgroup), for kernels without cgroup namespaces",
         cgview: "no cgroup/",
     }
     .judge(&format!("{names:?}"), own, old == is_old);
