@@ -112,6 +112,8 @@ impl CpuView {
     /// - A snapshot from before the last step, which another reader has overtaken, changes nothing.
     ///
     /// So no time ever goes back, and all times together are at most the capacity so far.
+    ///
+    /// Returns whether anything changed, so that it has to be saved.
     pub fn step(
         &mut self,
         now: Usec,
@@ -119,7 +121,7 @@ impl CpuView {
         limits: &CpuLimits,
         usage: Option<&CpuUsage>,
         steal: StealPolicy,
-    ) {
+    ) -> bool {
         let count = (limits.visible.len() as usize).max(1);
         let whole = Cpus::whole(u64::from(limits.visible.len().max(1)));
         let rate = match steal {
@@ -132,13 +134,13 @@ impl CpuView {
 
         let behind = last.now.saturating_sub(now);
         if behind > Usec::ZERO && behind <= OVERTAKEN && started == last.started {
-            return;
+            return false;
         }
         let wall = now.saturating_sub(last.now);
         let source = usage.map_or(self.source, |usage| Some(identity(&usage.cgroup)));
         let changed = rate != last.rate || count != self.cpus.len() || source != self.source;
         if !first && behind == Usec::ZERO && wall < SHORTEST_STEP && !changed {
-            return;
+            return false;
         }
         let rebase = !first && (behind > Usec::ZERO || source != self.source);
         let (most, remainder) = if rate == last.rate {
@@ -171,6 +173,7 @@ impl CpuView {
         self.pending = portion(self.pending, self.pending.sum().min(bound));
         self.source = source;
         self.last = Some(Moment { now, started, rate, remainder });
+        true
     }
 
     /// The visible CPUs.

@@ -10,7 +10,7 @@ use clap::{ArgAction, Parser, ValueEnum};
 
 use crate::{
     mount,
-    settings::{Error, LogLevel, Metrics, OnError, Settings, set},
+    settings::{Error, LogLevel, Metrics, OnError, Settings, set, watchdog},
 };
 
 /// Serves containers their own /proc and /sys
@@ -67,6 +67,14 @@ pub struct Arguments {
     /// What is logged
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<LogLevel>,
+
+    /// Serve in one process, without a keeper that replaces it when it dies
+    #[arg(long)]
+    pub no_keeper: bool,
+
+    /// How long a worker may not answer until it is replaced, in milliseconds; 0: for ever
+    #[arg(long, value_name = "MS")]
+    pub watchdog: Option<u32>,
 
     /// Replace a FUSE mount that a dead daemon left at MOUNTPOINT
     #[arg(long)]
@@ -212,6 +220,7 @@ impl Arguments {
         set(&mut settings.log_level, self.log_level.or(debug));
         settings.psi_triggers |= self.enable_psi_poll;
         settings.confine &= !self.no_confine;
+        set(&mut settings.watchdog, self.watchdog.map(watchdog));
     }
 
     /// What the mount is made with.

@@ -4,12 +4,13 @@
 //! kernel to answer go by the [`Dispatcher`]. A panic on the way ends one request with `EIO`, and not the
 //! thread that serves all others.
 
+mod connection;
 mod entries;
 
 use std::{
     ffi::OsStr,
     io,
-    os::{fd::OwnedFd, unix::ffi::OsStrExt as _},
+    os::unix::ffi::OsStrExt as _,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, OnceLock},
     time::{Duration, SystemTime},
@@ -17,17 +18,18 @@ use std::{
 
 use cgview_core::tree::{Entry, File};
 use fuser::{
-    AccessFlags, BsdFileFlags, Config, FileAttr, FileHandle, Filesystem, FopenFlags, Generation,
-    INodeNo, KernelConfig, LockOwner, Notifier, OpenAccMode, OpenFlags, PollEvents, PollFlags,
-    PollNotifier, RenameFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry,
-    ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
-    Session, SessionACL, TimeOrNow, Version, WriteFlags,
+    AccessFlags, BsdFileFlags, FileAttr, FileHandle, Filesystem, FopenFlags, Generation, INodeNo,
+    KernelConfig, LockOwner, Notifier, OpenAccMode, OpenFlags, PollEvents, PollFlags, PollNotifier,
+    RenameFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyIoctl,
+    ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
+    Version, WriteFlags,
 };
 use rustix::io::Errno;
 
+pub(crate) use self::connection::Connection;
 use self::entries::{HIDDEN_SIZE, SPLICES_BY_PAGE_CACHE, Sizes, dir, entry, file, kind, list};
 use crate::{
-    dispatch::{self, Ask, Dispatcher, Told},
+    dispatch::{Ask, Dispatcher, Told},
     handles::slice,
     metrics::Operation,
     service::{Caller, Service},
@@ -37,46 +39,8 @@ use crate::{
 /// For as long as the kernel likes: what this is said of never changes.
 const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
 
-/// The largest read that is answered in one piece. fuser and the kernel derive the pages of a request
-/// from the largest write; a machine of 512 CPUs has a `cpuinfo` of 700 KiB.
-const MAX_REQUEST: u32 = 1 << 20;
-
 /// The longest trigger that is passed on to the kernel, which itself looks at 32 bytes.
 const MOST_TRIGGER: usize = 4096;
-
-/// A connection on which the kernel and we have greeted each other.
-#[derive(Debug)]
-pub(crate) struct Connection(Session<ViewFilesystem>);
-
-impl Connection {
-    /// Answers the kernel's greeting, which comes once in the life of a connection (`FUSE_INIT`).
-    pub(crate) fn greet(
-        service: Arc<Service>,
-        connection: OwnedFd,
-        threads: usize,
-    ) -> io::Result<Connection> {
-        let mut config = Config::default();
-        config.acl = SessionACL::All;
-        config.n_threads = Some(dispatch::threads(threads));
-        let notifier = Arc::new(OnceLock::new());
-        let filesystem = ViewFilesystem {
-            dispatcher: Dispatcher::start(Arc::clone(&service), threads)?,
-            service,
-            since: SystemTime::now(),
-            sizes: Sizes::Hidden,
-            notifier: Arc::clone(&notifier),
-        };
-        let session = Session::from_fd(filesystem, connection, SessionACL::All, config)?;
-        // It was empty.
-        let _ = notifier.set(session.notifier());
-        Ok(Connection(session))
-    }
-
-    /// Serves it until its last mount is gone.
-    pub(crate) fn serve(self) -> io::Result<()> {
-        self.0.run()
-    }
-}
 
 /// What stat(2) tells of the size of a file below `sys/`: `PAGE_SIZE` as on the host (`sysfs_add_file_mode_ns()`).
 const SYSFS_SIZE: u64 = 4096;
@@ -173,8 +137,7 @@ impl ViewFilesystem {
 
 impl Filesystem for ViewFilesystem {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        // Refused only where fuser's own bound is lower, and then that one stays.
-        let _ = config.set_max_write(MAX_REQUEST);
+        connection::agree(config);
         if config.kernel_abi() < Version(7, SPLICES_BY_PAGE_CACHE) {
             self.sizes = Sizes::Known;
         }

@@ -5,14 +5,20 @@
 //! caches. The service can be asked without FUSE too, and `cgview show` does.
 //!
 //! What the crate does not do: decide what a file says (`cgview-core`) or read cgroups (`cgview-host`).
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod arguments;
 mod cache;
 pub mod confine;
+mod descriptors;
 pub mod dispatch;
 mod filesystem;
+pub mod greeting;
 pub mod handles;
+pub mod handover;
+pub mod keeper;
+pub mod kept;
+pub mod ledger;
 pub mod logging;
 pub mod metrics;
 pub mod mount;
@@ -20,6 +26,7 @@ pub mod pid_file;
 pub mod service;
 pub mod session;
 pub mod settings;
+mod spawn;
 pub mod state;
 mod tenant;
 pub mod triggers;

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod daemon;
+mod worker;
 
 use std::{
     io::{self, Write as _},
@@ -14,7 +15,7 @@ use clap::Parser as _;
 fn main() -> ExitCode {
     // Wrong usage ends here, with 2.
     match daemon::run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => ExitCode::from(status),
         Err(error) => {
             // All causes on one line: what was being done, to what, and why it failed.
             let _ = writeln!(io::stderr(), "cgview-fuse: {error:#}");

@@ -19,6 +19,9 @@ use rustix::{
     mount::{MountFlags, UnmountFlags},
 };
 
+/// The type of the file system, as mount(8) and `/proc/mounts` show it.
+const FSTYPE: &str = "fuse.cgview";
+
 /// Why there is no mount. Each says what to do about it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -127,12 +130,28 @@ impl Mount {
             _ => Error::Kernel { what, path: path.clone(), source: errno.into() },
         };
         let data = CString::new(data).map_err(|_| refused("mount at", Errno::INVAL))?;
-        rustix::mount::mount("cgview", &path, "fuse.cgview", flags, data.as_c_str())
+        rustix::mount::mount("cgview", &path, FSTYPE, flags, data.as_c_str())
             .map_err(|errno| refused("mount at", errno))?;
         let Some(entry) = topmost(&path) else {
             return Err(refused("find the mount at", Errno::NOENT));
         };
         Ok((device, Mount { path, id: entry.id }))
+    }
+
+    /// The mount at `path` that another process made for a connection that this one takes over.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`], if there is none of ours.
+    pub fn find(path: &Path) -> Result<Mount, Error> {
+        let path = resolve(path)?;
+        match topmost(&path) {
+            Some(entry) if entry.fstype == FSTYPE => Ok(Mount { path, id: entry.id }),
+            Some(entry) => Err(Error::Busy { path, fstype: entry.fstype }),
+            None => {
+                Err(Error::Kernel { what: "find the mount at", path, source: Errno::NOENT.into() })
+            }
+        }
     }
 
     /// Where it is mounted.

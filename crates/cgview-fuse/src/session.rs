@@ -4,7 +4,10 @@ use std::{
     io,
     os::fd::OwnedFd,
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -13,6 +16,7 @@ use cgview_host::Host;
 
 use crate::{
     filesystem::Connection,
+    greeting::Greeting,
     mount::{self, Mount},
     service::Service,
     settings::Settings,
@@ -25,28 +29,48 @@ use crate::{
 #[derive(Debug)]
 pub struct Session {
     thread: JoinHandle<io::Result<()>>,
+    ended: Arc<AtomicBool>,
 }
 
 impl Session {
-    /// Takes up a connection that nobody has served yet, and serves it by `threads` threads.
+    /// Answers the kernel's greeting on a connection that is new. Nobody can be served before.
     ///
     /// # Errors
     ///
-    /// If the kernel does not begin with its greeting, or there are no threads.
+    /// If the kernel does not begin with its greeting.
+    pub fn greet(connection: &OwnedFd) -> io::Result<Greeting> {
+        Connection::greet(connection)
+    }
+
+    /// Takes up a connection that was greeted, and that nobody serves any more or yet, and serves it by
+    /// `threads` threads. What is to be done when it ends is `then`.
+    ///
+    /// # Errors
+    ///
+    /// If the connection has ended, or there are no threads or descriptors.
     pub fn start(
         service: Arc<Service>,
         connection: OwnedFd,
+        greeting: &Greeting,
         threads: usize,
+        then: impl FnOnce() + Send + 'static,
     ) -> io::Result<Session> {
-        let connection = Connection::greet(service, connection, threads)?;
-        let thread = thread::Builder::new().name("session".into()).spawn(|| connection.serve())?;
-        Ok(Session { thread })
+        let connection = Connection::adopt(service, connection, greeting, threads)?;
+        let ended = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&ended);
+        let thread = thread::Builder::new().name("session".into()).spawn(move || {
+            let result = connection.serve();
+            told.store(true, Ordering::Release);
+            then();
+            result
+        })?;
+        Ok(Session { thread, ended })
     }
 
     /// Whether the connection has ended.
     #[must_use]
     pub fn has_ended(&self) -> bool {
-        self.thread.is_finished()
+        self.ended.load(Ordering::Acquire)
     }
 
     /// Waits until the connection ends.
@@ -136,7 +160,10 @@ pub fn serve_in_background(mountpoint: &Path, settings: &Settings) -> Result<Gua
     let upkeep = Upkeep::start(Arc::clone(&service), None)?;
     let options = mount::Options { writable: settings.psi_triggers, ..mount::Options::default() };
     let (connection, mount) = Mount::new(mountpoint, &options)?;
-    match Session::start(Arc::clone(&service), connection, settings.threads) {
+    let session = Session::greet(&connection).and_then(|greeting| {
+        Session::start(Arc::clone(&service), connection, &greeting, settings.threads, || {})
+    });
+    match session {
         Ok(session) => Ok(Guard { mount, session, service, _upkeep: upkeep }),
         Err(error) => {
             // What matters is why it cannot be served.

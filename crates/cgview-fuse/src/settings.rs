@@ -35,6 +35,8 @@ pub struct Settings {
     pub psi_triggers: bool,
     /// Whether the daemon gives up the rights that it does not need: see `docs/security.md`.
     pub confine: bool,
+    /// A worker that has not answered for this long is replaced by its keeper. `None`: never.
+    pub watchdog: Option<Duration>,
 }
 
 impl Default for Settings {
@@ -49,6 +51,7 @@ impl Default for Settings {
             log_level: LogLevel::Info,
             psi_triggers: false,
             confine: true,
+            watchdog: Some(Duration::from_secs(2)),
         }
     }
 }
@@ -173,6 +176,7 @@ struct Config {
     log_level: Option<LogLevel>,
     psi_triggers: Option<bool>,
     confine: Option<bool>,
+    watchdog_ms: Option<u32>,
 }
 
 impl Settings {
@@ -229,6 +233,7 @@ impl Settings {
             ("metrics", self.metrics != new.metrics),
             ("psi_triggers", self.psi_triggers != new.psi_triggers),
             ("confine", self.confine != new.confine),
+            ("watchdog_ms", self.watchdog != new.watchdog),
         ]
         .into_iter()
         .filter_map(|(name, changed)| changed.then_some(name))
@@ -282,6 +287,7 @@ impl Config {
         set(&mut settings.log_level, self.log_level);
         set(&mut settings.psi_triggers, self.psi_triggers);
         set(&mut settings.confine, self.confine);
+        set(&mut settings.watchdog, self.watchdog_ms.map(watchdog));
     }
 }
 
@@ -292,6 +298,11 @@ impl From<&str> for Metrics {
             path => Metrics::At(path.into()),
         }
     }
+}
+
+/// What a number of milliseconds says: 0 is none.
+pub(crate) fn watchdog(ms: u32) -> Option<Duration> {
+    (ms > 0).then(|| Duration::from_millis(ms.into()))
 }
 
 /// Takes over what was said.

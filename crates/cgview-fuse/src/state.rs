@@ -15,7 +15,7 @@ use cgview_core::{Usec, cpu_view::CpuView, loadavg::LoadAverage};
 use serde::{Deserialize, Serialize};
 
 /// The state of one container.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct Saved {
     /// When it was saved, on the host's boot clock.
     pub(crate) saved: Usec,
@@ -118,7 +118,7 @@ pub fn load(path: &Path, boot: &str) -> Result<States, Error> {
 }
 
 /// FNV-1a, 64 bits: it is about files that were cut off, not about ones that were forged.
-fn checksum(bytes: &[u8]) -> u64 {
+pub(crate) fn checksum(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum: u64, &byte| {
         (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })

@@ -122,6 +122,12 @@ impl Tenant {
         }
     }
 
+    /// The load average, if it was asked for.
+    pub(crate) fn saved_load(&self) -> Option<SavedLoad> {
+        let load = self.load.lock();
+        load.average.map(|average| SavedLoad { average, stepped: load.stepped })
+    }
+
     pub(crate) fn touch(&self) {
         *self.last.lock() = Instant::now();
     }
@@ -210,19 +216,22 @@ impl Tenant {
         Ok(tasks)
     }
 
-    /// Steps the CPU view to the moment of the snapshot, and lends it. Readers of one container's CPU times
-    /// wait for each other; the kernel is not asked meanwhile.
+    /// Steps the CPU view to the moment of the snapshot, saves it, and lends it. Readers of one container's CPU
+    /// times wait for each other; the kernel is not asked meanwhile.
     pub(crate) fn with_cpu_view<T>(
         &self,
         snapshot: &Snapshot,
         limits: &CpuLimits,
         steal: StealPolicy,
+        save: impl FnOnce(&CpuView),
         render: impl FnOnce(&CpuView) -> T,
     ) -> T {
         let mut view = self.cpu.lock();
         // What has no init of its own is as old as the host.
         let started = snapshot.started.unwrap_or_default();
-        view.step(snapshot.taken, started, limits, snapshot.cpu_usage.as_ref(), steal);
+        if view.step(snapshot.taken, started, limits, snapshot.cpu_usage.as_ref(), steal) {
+            save(&view);
+        }
         render(&view)
     }
 
@@ -350,8 +359,9 @@ impl Tenants {
     }
 
     /// Closes what is open of containers that nobody read for `idle`, and of the idlest if there are too
-    /// many. What must not be forgotten while they live stays.
-    pub(crate) fn sweep(&self, idle: Duration, now: Usec) {
+    /// many. What must not be forgotten while they live stays, but of those who are returned.
+    pub(crate) fn sweep(&self, idle: Duration, now: Usec) -> Vec<Box<str>> {
+        let mut forgotten = Vec::new();
         let mut ages: Vec<(Duration, Box<str>)> = {
             let known = self.known.lock();
             known.iter().map(|(id, tenant)| (tenant.idle(), id.clone())).collect()
@@ -361,20 +371,24 @@ impl Tenants {
         let idle = ages.into_iter().filter(|(age, _)| *age >= idle);
         for (_, id) in idle.chain(excess) {
             let Some(tenant) = self.known.lock().remove(&id) else { continue };
-            self.put(id, tenant.save(now));
+            forgotten.extend(self.put(id, tenant.save(now)));
         }
+        forgotten
     }
 
-    /// Takes over what another process saved.
-    pub(crate) fn put(&self, id: Box<str>, state: Saved) {
+    /// Takes over what another process saved. Returns whom it forgot for that.
+    pub(crate) fn put(&self, id: Box<str>, state: Saved) -> Option<Box<str>> {
+        let mut forgotten = None;
         let mut saved = self.saved.lock();
         if saved.len() >= MOST_SAVED
             && let Some(oldest) =
                 saved.iter().min_by_key(|(_, state)| state.saved).map(|(id, _)| id.clone())
         {
             saved.remove(&oldest);
+            forgotten = Some(oldest);
         }
         saved.insert(id, state);
+        forgotten
     }
 
     /// All that has to outlive this process.

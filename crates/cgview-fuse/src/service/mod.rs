@@ -3,6 +3,7 @@
 
 mod entries;
 mod files;
+mod kept;
 #[cfg(test)]
 mod tests;
 mod texts;
@@ -28,6 +29,7 @@ use rustix::io::Errno;
 use crate::{
     cache::{Callers, HostTexts},
     handles::{Handles, Held},
+    ledger::{Kind, Ledger},
     logging::RateLimit,
     metrics::Metrics,
     settings::{OnError, ViewSettings},
@@ -150,6 +152,9 @@ pub struct Service {
     warnings: RateLimit<(&'static str, File)>,
     #[cfg(test)]
     pub(crate) fault: parking_lot::Mutex<Option<fn(File)>>,
+    /// What outlives this process at every moment.
+    ledger: Option<Arc<Ledger>>,
+    unkept: RateLimit<Kind>,
 }
 
 /// What open files may hold: enough for thousands of readers, whatever a machine's size.
@@ -185,6 +190,8 @@ impl Service {
             warnings: RateLimit::new(WARNING_INTERVAL),
             #[cfg(test)]
             fault: parking_lot::Mutex::default(),
+            ledger: None,
+            unkept: RateLimit::new(WARNING_INTERVAL),
         }
     }
 
@@ -238,7 +245,9 @@ impl Service {
     /// Takes over what a process before this one saved.
     pub fn restore(&self, states: States) {
         for (id, state) in states {
-            self.tenants.put(id, state);
+            if let Some(forgotten) = self.tenants.put(id, state) {
+                self.forget_kept(&forgotten);
+            }
         }
     }
 
@@ -284,7 +293,9 @@ impl Service {
     /// Forgets what nobody asks for any more.
     pub fn sweep(&self) {
         self.callers.sweep(CALLER_IDLE);
-        self.tenants.sweep(TENANT_IDLE, self.now());
+        for id in self.tenants.sweep(TENANT_IDLE, self.now()) {
+            self.forget_kept(&id);
+        }
     }
 
     /// Forgets containers whose cgroups were removed, with the descriptors of them that are open.
@@ -293,6 +304,7 @@ impl Service {
             // One that is read is found out by that.
             if tenant.idle() > REMOVED_IDLE && tenant.container().was_removed(&self.host) {
                 self.tenants.remove(&tenant);
+                self.forget_kept(tenant.container().id().as_str());
             }
         }
         self.callers.sweep_removed();
@@ -302,7 +314,9 @@ impl Service {
     pub(super) fn relieve(&self, error: &Error) {
         if matches!(error, Error::Host(error) if error.is_out_of_descriptors()) {
             self.callers.sweep(Duration::ZERO);
-            self.tenants.sweep(Duration::ZERO, self.now());
+            for id in self.tenants.sweep(Duration::ZERO, self.now()) {
+                self.forget_kept(&id);
+            }
         }
     }
 
@@ -328,7 +342,8 @@ impl Service {
             }
             let stepped = self
                 .prepare(&tenant, loadavg, Parts::TASKS.and(Parts::CPUS), settings)
-                .map(|ready| tenant.load(&self.host, &ready.snapshot, &ready.cpus, false));
+                .map(|ready| tenant.load(&self.host, &ready.snapshot, &ready.cpus, false))
+                .map(|_| self.keep_load(&tenant));
             if let Err(error) = stepped {
                 tracing::debug!("cannot count the tasks of {}: {error}", tenant.container().id());
                 self.forget_if_gone(&tenant, &error);

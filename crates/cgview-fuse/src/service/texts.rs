@@ -331,7 +331,9 @@ impl Service {
         let policy = &ready.settings.policy;
         let load = (wants_load && policy.loadavg).then(|| {
             self.changed.store(true, Ordering::Relaxed);
-            tenant.load(&self.host, &ready.snapshot, &ready.cpus, true)
+            let load = tenant.load(&self.host, &ready.snapshot, &ready.cpus, true);
+            self.keep_load(tenant);
+            load
         });
         self.with_load(tenant, ready, reader, load.as_ref(), render)
     }
@@ -350,7 +352,8 @@ impl Service {
             return render(&ready.view(&CpuView::default(), load, reader));
         }
         self.changed.store(true, Ordering::Relaxed);
-        tenant.with_cpu_view(&ready.snapshot, &ready.cpus, policy.steal, |cpu_view| {
+        let save = |cpu_view: &CpuView| self.keep_cpu(tenant, ready.snapshot.taken, cpu_view);
+        tenant.with_cpu_view(&ready.snapshot, &ready.cpus, policy.steal, save, |cpu_view| {
             render(&ready.view(cpu_view, load, reader))
         })
     }
@@ -358,6 +361,7 @@ impl Service {
     pub(super) fn forget_if_gone(&self, tenant: &Tenant, error: &Error) {
         if matches!(error, Error::Host(error) if error.is_gone()) {
             self.tenants.remove(tenant);
+            self.forget_kept(tenant.container().id().as_str());
         }
     }
 

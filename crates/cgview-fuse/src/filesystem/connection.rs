@@ -1,0 +1,118 @@
+//! A connection of the kernel's FUSE: how it begins, and how it is taken over.
+
+use std::{
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+    sync::{Arc, OnceLock},
+    time::SystemTime,
+};
+
+use fuser::{Config, Filesystem, KernelConfig, Request, Session, SessionACL};
+use rustix::io::Errno;
+
+use super::{ViewFilesystem, entries::Sizes};
+use crate::{
+    descriptors::{clone_device, replace},
+    dispatch::{self, Dispatcher},
+    greeting::Greeting,
+    service::Service,
+};
+
+/// The largest read that is answered in one piece. fuser and the kernel derive the pages of a request
+/// from the largest write; a machine of 512 CPUs has a `cpuinfo` of 700 KiB.
+const MAX_REQUEST: u32 = 1 << 20;
+
+/// A connection of the kernel's FUSE, taken up to be served.
+#[derive(Debug)]
+pub(crate) struct Connection(Session<ViewFilesystem>);
+
+impl Connection {
+    /// Answers the kernel's greeting on a new connection, which comes once in its life (`FUSE_INIT`).
+    pub(crate) fn greet(device: &OwnedFd) -> io::Result<Greeting> {
+        Greeting::exchange(device, |stage| {
+            Session::from_fd(Greeter, stage, SessionACL::All, Config::default()).map(drop)
+        })
+    }
+
+    /// Takes up a connection that was greeted, by this process or by one that is gone, which may have left
+    /// requests unanswered: these are answered now.
+    ///
+    /// fuser insists on a greeting, so it gets the one of then, from a socket; and then the device in
+    /// place of the socket.
+    pub(crate) fn adopt(
+        service: Arc<Service>,
+        device: OwnedFd,
+        greeting: &Greeting,
+        threads: usize,
+    ) -> io::Result<Connection> {
+        let mut config = Config::default();
+        config.acl = SessionACL::All;
+        config.n_threads = Some(dispatch::threads(threads));
+        let notifier = Arc::new(OnceLock::new());
+        let filesystem = ViewFilesystem {
+            dispatcher: Dispatcher::start(Arc::clone(&service), threads)?,
+            service,
+            since: SystemTime::now(),
+            sizes: Sizes::Hidden,
+            notifier: Arc::clone(&notifier),
+        };
+        let (session, same) = greeting
+            .replay(|stage| Session::from_fd(filesystem, stage, SessionACL::All, config))?;
+        if !same {
+            tracing::warn!(
+                "the connection was begun by a version that agreed on something else with the kernel"
+            );
+        }
+        let device = match resend(&device) {
+            Ok(()) => device,
+            // Before Linux 6.9, what one process read can be answered by no other. So it is read in a way that
+            // fails it at once when the process ends, rather than never.
+            Err(Errno::INVAL) => clone_device(&device)?,
+            Err(errno) => return Err(errno.into()),
+        };
+        replace(session.as_fd(), &device)?;
+        // It was empty.
+        let _ = notifier.set(session.notifier());
+        Ok(Connection(session))
+    }
+
+    /// Serves it until its last mount is gone.
+    pub(crate) fn serve(self) -> io::Result<()> {
+        self.0.run()
+    }
+}
+
+/// Has the kernel ask again for all that was read from the connection and not answered
+/// (`FUSE_NOTIFY_RESEND`, since Linux 6.9). Whoever read it must be gone.
+///
+/// # Errors
+///
+/// `EINVAL` on a kernel that does not know this.
+fn resend(device: &OwnedFd) -> Result<(), Errno> {
+    /// `FUSE_NOTIFY_RESEND` of linux/fuse.h.
+    const RESEND: i32 = 7;
+    /// `struct fuse_out_header`, and nothing else.
+    const LENGTH: u32 = 16;
+    let mut message = [0; LENGTH as usize];
+    let fields = [LENGTH.to_ne_bytes(), RESEND.to_ne_bytes()];
+    for (place, byte) in message.iter_mut().zip(fields.iter().flatten()) {
+        *place = *byte;
+    }
+    rustix::io::write(device, &message).map(drop)
+}
+
+/// What is agreed on with the kernel.
+pub(super) fn agree(config: &mut KernelConfig) {
+    // Refused only where fuser's own bound is lower, and then that one stays.
+    let _ = config.set_max_write(MAX_REQUEST);
+}
+
+/// Answers the kernel's greeting, and nothing else.
+struct Greeter;
+
+impl Filesystem for Greeter {
+    fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        agree(config);
+        Ok(())
+    }
+}

@@ -1,0 +1,476 @@
+//! The keeper: it holds a connection, and has a worker that serves it. When the worker dies, hangs or is stopped,
+//! it starts another one, which takes up the same connection, and readers have but waited.
+//!
+//! It is made to have no reason to die itself: after its start it parses nothing, takes no memory, has one thread
+//! and never waits for the file system that it keeps. A worker ends with its keeper.
+
+use std::{
+    ffi::CString,
+    io,
+    os::{
+        fd::{AsFd as _, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+    net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType},
+    pipe::{PipeFlags, pipe_with},
+    process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, waitpid},
+};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+
+use crate::{
+    handover::{Manager, has_ended},
+    mount::Mount,
+    session::PATIENCE,
+    spawn::{Program, Told, start_prober},
+};
+
+/// What the worker is told: to keep its state and to end.
+pub(crate) const STOP: &[u8] = b"STOP";
+
+/// How long a worker may take until it serves.
+const START: Duration = Duration::from_secs(30);
+
+/// How long a worker may take to keep its state.
+const STOPPING: Duration = Duration::from_secs(5);
+
+/// How often the file system is asked how it is, at least.
+const PROBE: Duration = Duration::from_millis(500);
+
+/// A worker that was killed for its silence may have been slow rather than stuck: the next one is given twice the
+/// time, up to this.
+const LONGEST_SILENCE: Duration = Duration::from_secs(60);
+
+/// Whoever ends sooner after it began to serve has died at once.
+const AT_ONCE: Duration = Duration::from_millis(50);
+
+/// So many workers in a row may die at once without the next one having to wait.
+const AT_ONCE_ALLOWED: u32 = 3;
+
+/// How long the next one waits then, and twice as long with each that dies at once, up to a second.
+const PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Signals that have been sent to this process, each by a pipe of its own.
+///
+/// It is made before there is a mount, so that no signal ends the process and leaves the mount behind.
+#[derive(Debug)]
+pub struct Signals {
+    pipes: [OwnedFd; SIGNALS.len()],
+}
+
+const SIGNALS: [i32; 6] = [SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2, SIGCHLD];
+
+impl Signals {
+    /// Takes signals from now on.
+    ///
+    /// # Errors
+    ///
+    /// If there are no more descriptors.
+    pub fn new() -> io::Result<Signals> {
+        let mut pipes = Vec::with_capacity(SIGNALS.len());
+        for signal in SIGNALS {
+            let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+            signal_hook::low_level::pipe::register(signal, write)?;
+            pipes.push(read);
+        }
+        let pipes = <[OwnedFd; SIGNALS.len()]>::try_from(pipes);
+        Ok(Signals { pipes: pipes.map_err(|_| io::ErrorKind::OutOfMemory)? })
+    }
+
+    /// Whether a signal was sent since the last time.
+    fn take(pipe: &OwnedFd) -> bool {
+        let mut bytes = [0_u8; 64];
+        rustix::io::read(pipe, &mut bytes).is_ok_and(|length| length > 0)
+    }
+}
+
+/// What a keeper keeps.
+#[derive(Debug)]
+pub struct Custody {
+    /// The device of the connection.
+    pub device: OwnedFd,
+    /// The memory of the [`Ledger`](crate::ledger::Ledger).
+    pub ledger: OwnedFd,
+    /// Where it is mounted.
+    pub mount: Mount,
+    /// Whether the mount was there before this process.
+    pub adopted: bool,
+}
+
+/// How it ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum End {
+    /// It was told to, or the mount is gone.
+    Stopped,
+    /// The first worker could not serve, and has said why: this is its exit status.
+    Failed(i32),
+}
+
+/// A process that serves.
+#[derive(Debug)]
+struct Worker {
+    pid: Pid,
+    control: OwnedFd,
+    started: Instant,
+    ready: Option<Instant>,
+}
+
+/// What there is to do next.
+enum Next {
+    GoOn,
+    Stop,
+    End(End),
+}
+
+/// A keeper with its worker.
+#[derive(Debug)]
+pub struct Keeper {
+    custody: Custody,
+    signals: Signals,
+    manager: Option<Manager>,
+    /// Whether the manager keeps the connection when this process ends.
+    kept_on: bool,
+    program: Program,
+    mountpoint: CString,
+    worker: Option<Worker>,
+    /// When the next one is started, while there is none.
+    next: Instant,
+    told: Told,
+    /// Whether any worker has served.
+    served: bool,
+    died_at_once: u32,
+    prober: Option<Pid>,
+    probe: Duration,
+    beats: OwnedFd,
+    beating: OwnedFd,
+    /// The prober was answered then, or could not be expected to be before.
+    heard: Instant,
+    /// The worker is replaced after this time without an answer.
+    silence: Option<Duration>,
+    longest: Option<Duration>,
+}
+
+impl Keeper {
+    /// Prepares to keep a connection. A worker that gives no answer for `silence` is replaced.
+    ///
+    /// # Errors
+    ///
+    /// If there are no more descriptors.
+    pub fn new(
+        custody: Custody,
+        signals: Signals,
+        manager: Option<Manager>,
+        silence: Option<Duration>,
+    ) -> io::Result<Keeper> {
+        let (beats, beating) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        let wanted = sd_notify::watchdog_enabled();
+        let probe = [silence.map(|silence| silence / 4), wanted.map(|wanted| wanted / 3)];
+        let mut kept_on = false;
+        if let Some(manager) = manager.as_ref().filter(|manager| manager.keeps_descriptors()) {
+            manager.store(&custody.device, custody.ledger.as_fd())?;
+            kept_on = true;
+        }
+        Ok(Keeper {
+            mountpoint: CString::new(custody.mount.path().as_os_str().as_bytes())?,
+            custody,
+            signals,
+            manager,
+            kept_on,
+            program: Program::new()?,
+            worker: None,
+            next: Instant::now(),
+            told: Told::default(),
+            served: false,
+            died_at_once: 0,
+            prober: None,
+            probe: probe.into_iter().flatten().fold(PROBE, Duration::min),
+            beats,
+            beating,
+            heard: Instant::now(),
+            silence,
+            longest: silence,
+        })
+    }
+
+    /// Keeps the connection until it ends, or a signal says so.
+    pub fn run(mut self) -> End {
+        let end = loop {
+            if self.worker.is_none() && Instant::now() >= self.next {
+                self.start_worker();
+            }
+            let before = Instant::now();
+            let timeout = self.timeout(before);
+            self.wait(timeout);
+            // This process was not running either: it was frozen with all others, or the machine slept.
+            if before.elapsed() > timeout + PROBE {
+                self.heard = Instant::now();
+            }
+            match self.look() {
+                Next::GoOn => {}
+                Next::Stop => break End::Stopped,
+                Next::End(end) => break end,
+            }
+        };
+        self.finish(end);
+        end
+    }
+
+    /// Until when there is nothing to do.
+    fn timeout(&self, now: Instant) -> Duration {
+        let mut timeout = PROBE;
+        if self.worker.is_none() {
+            timeout = timeout.min(self.next.saturating_duration_since(now));
+        }
+        timeout
+    }
+
+    fn wait(&self, timeout: Duration) {
+        let [term, int, hup, usr1, usr2, child] = &self.signals.pipes;
+        // Any descriptor does where there is no worker.
+        let control = self.worker.as_ref().map_or(child, |worker| &worker.control);
+        let watched = [term, int, hup, usr1, usr2, child, &self.beats, control];
+        let mut polled = watched.map(|descriptor| PollFd::new(descriptor, PollFlags::IN));
+        let timeout = Timespec {
+            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: timeout.subsec_nanos().into(),
+        };
+        // Interrupted or not, all of them are looked at.
+        if poll(&mut polled, Some(&timeout)).is_err_and(|errno| errno != Errno::INTR) {
+            thread::sleep(PAUSE);
+        }
+    }
+
+    fn look(&mut self) -> Next {
+        let [term, int, hup, usr1, usr2, child] = &self.signals.pipes;
+        // None of them is left unread.
+        let stop = Signals::take(term) | Signals::take(int);
+        let forwarded = [(hup, Signal::HUP), (usr1, Signal::USR1), (usr2, Signal::USR2)];
+        for (pipe, signal) in forwarded {
+            if Signals::take(pipe)
+                && let Some(worker) = &self.worker
+            {
+                let _ = kill_process(worker.pid, signal);
+            }
+        }
+        let child = Signals::take(child);
+        if stop {
+            return Next::Stop;
+        }
+        self.hear_worker();
+        self.hear_prober();
+        if child {
+            self.reap_prober();
+            if let Some(status) = self.reap_worker() {
+                return self.worker_ended(status);
+            }
+        }
+        self.watch();
+        Next::GoOn
+    }
+
+    fn start_worker(&mut self) {
+        let started = self.try_to_start();
+        let now = Instant::now();
+        match started {
+            Ok(worker) => {
+                self.heard = now;
+                self.worker = Some(worker);
+            }
+            // There are no more processes, or no memory.
+            Err(_) => self.pause(now),
+        }
+        if self.prober.is_none() {
+            let told = self.beating.as_fd();
+            self.prober = start_prober(&self.mountpoint, self.probe, told).ok();
+        }
+    }
+
+    fn try_to_start(&mut self) -> io::Result<Worker> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (control, its) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        rustix::io::ioctl_fionbio(&its, false)?;
+        let left: [BorrowedFd<'_>; 3] =
+            [self.custody.device.as_fd(), self.custody.ledger.as_fd(), its.as_fd()];
+        let pid = self.program.start(self.told, left)?;
+        Ok(Worker { pid, control, started: Instant::now(), ready: None })
+    }
+
+    /// What the worker says is for the service manager, in its words (sd_notify(3)).
+    fn hear_worker(&mut self) {
+        let Some(worker) = &mut self.worker else { return };
+        let mut message = [0_u8; 512];
+        while let Ok((length, _)) =
+            rustix::net::recv(&worker.control, &mut message, RecvFlags::DONTWAIT)
+            && let Some(message) = message.get(..length)
+            && !message.is_empty()
+        {
+            if message.starts_with(b"READY=1") {
+                let now = Instant::now();
+                worker.ready = Some(now);
+                self.heard = now;
+                self.served = true;
+            }
+            if let Some(manager) = &self.manager {
+                manager.tell(message);
+            }
+        }
+    }
+
+    fn hear_prober(&mut self) {
+        if !Signals::take(&self.beats) {
+            return;
+        }
+        self.heard = Instant::now();
+        if let Some(manager) = &self.manager {
+            manager.tell(b"WATCHDOG=1");
+        }
+        let settled =
+            |worker: &Worker| worker.ready.is_some_and(|ready| ready.elapsed() > LONGEST_SILENCE);
+        if self.worker.as_ref().is_some_and(settled) {
+            self.silence = self.longest;
+        }
+    }
+
+    /// How the worker ended, if it has.
+    fn reap_worker(&mut self) -> Option<WaitStatus> {
+        let pid = self.worker.as_ref()?.pid;
+        let (_, status) = waitpid(Some(pid), CHANGES).ok()??;
+        if status.stopped() {
+            // Nobody is served by it, and what it has read is for the next one to answer.
+            let _ = kill_process(pid, Signal::KILL);
+            return None;
+        }
+        Some(status)
+    }
+
+    fn reap_prober(&mut self) {
+        let Some(pid) = self.prober else { return };
+        match waitpid(Some(pid), CHANGES) {
+            Ok(Some((_, status))) if status.stopped() => {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+            Ok(Some(_)) => {
+                self.prober = start_prober(&self.mountpoint, self.probe, self.beating.as_fd()).ok();
+            }
+            _ => {}
+        }
+    }
+
+    fn worker_ended(&mut self, status: WaitStatus) -> Next {
+        let Some(worker) = self.worker.take() else { return Next::GoOn };
+        if has_ended(&self.custody.device) {
+            return Next::Stop;
+        }
+        if !self.served {
+            return Next::End(End::Failed(status.exit_status().unwrap_or(1)));
+        }
+        self.told = Told {
+            before: self.told.before.saturating_add(1),
+            status: u32::from_ne_bytes(status.as_raw().to_ne_bytes()),
+        };
+        let now = Instant::now();
+        self.next = now;
+        if worker.ready.is_none_or(|ready| ready.elapsed() < AT_ONCE) {
+            self.pause(now);
+        } else {
+            self.died_at_once = 0;
+        }
+        Next::GoOn
+    }
+
+    /// Lets the next worker wait, if too many died at once.
+    fn pause(&mut self, now: Instant) {
+        self.died_at_once = self.died_at_once.saturating_add(1);
+        let beyond = self.died_at_once.saturating_sub(AT_ONCE_ALLOWED);
+        let pause = match beyond.checked_sub(1) {
+            None => Duration::ZERO,
+            Some(doubled) => PAUSE.saturating_mul(1 << doubled.min(8)).min(LONGEST_PAUSE),
+        };
+        self.next = now + pause;
+    }
+
+    /// Replaces a worker that does not answer.
+    fn watch(&mut self) {
+        let (Some(worker), Some(silence)) = (&self.worker, self.silence) else { return };
+        let patience = if worker.ready.is_some() { silence } else { START.max(silence) };
+        let since = if worker.ready.is_some() { self.heard } else { worker.started };
+        if since.elapsed() > patience {
+            self.heard = Instant::now();
+            self.silence = Some((silence * 2).min(LONGEST_SILENCE.max(silence)));
+            let _ = kill_process(worker.pid, Signal::KILL);
+        }
+    }
+
+    /// Ends the worker, and the mount unless it is kept on by somebody else.
+    fn finish(&mut self, end: End) {
+        if let Some(manager) = &self.manager {
+            manager.tell(b"STOPPING=1");
+        }
+        if let Some(prober) = self.prober.take() {
+            let _ = kill_process(prober, Signal::KILL);
+        }
+        let failed = end != End::Stopped;
+        let gone = has_ended(&self.custody.device);
+        let kept_on = self.kept_on && !gone;
+        if !(kept_on || failed && self.custody.adopted) {
+            if let Err(error) = self.custody.mount.unmount() {
+                tracing::warn!("{error}");
+            }
+            if let Some(manager) = self.manager.as_ref().filter(|_| self.kept_on) {
+                manager.remove();
+            }
+        }
+        let patience = if kept_on { Duration::ZERO } else { PATIENCE };
+        if !self.worker_ends(patience) {
+            if !kept_on {
+                tracing::info!(
+                    "files are still bound into containers; they cannot be read until it runs again"
+                );
+            }
+            if let Some(worker) = &self.worker {
+                let _ = rustix::net::send(&worker.control, STOP, SendFlags::NOSIGNAL);
+            }
+            if !self.worker_ends(STOPPING)
+                && let Some(worker) = &self.worker
+            {
+                let _ = kill_process(worker.pid, Signal::KILL);
+                self.worker_ends(STOPPING);
+            }
+        }
+        if kept_on {
+            tracing::info!("stopped; readers wait for the next start");
+        } else if !failed {
+            tracing::info!("stopped");
+        }
+    }
+
+    /// Waits for the worker to end. Returns whether it has.
+    fn worker_ends(&mut self, patience: Duration) -> bool {
+        let end = Instant::now() + patience;
+        loop {
+            let Some(worker) = &self.worker else { return true };
+            match waitpid(Some(worker.pid), WaitOptions::NOHANG) {
+                Ok(None) | Err(Errno::INTR) => {}
+                _ => {
+                    self.worker = None;
+                    return true;
+                }
+            }
+            if Instant::now() >= end {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+/// A child that ended, and one that was stopped; but nobody is waited for.
+const CHANGES: WaitOptions = WaitOptions::NOHANG.union(WaitOptions::UNTRACED);

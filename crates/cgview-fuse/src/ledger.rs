@@ -1,0 +1,489 @@
+//! What must not be forgotten when the process is killed, in memory that outlives it.
+//!
+//! The memory is a file that has no name (memfd_create(2)) and that whoever keeps the connection holds. A record
+//! is written before the reader is answered that it is about, so what a reader was told is never
+//! unknown to the next process.
+//!
+//! The file begins with a page that tells its layout and how the connection was begun. Regions follow, each
+//! for the records of one name. A region has two places, and a record is written to the one with the older
+//! of them: whoever is killed while it writes leaves the one before. Each record has a checksum, by which
+//! half a one is known, and a number that counts up, by which the newest of a name is.
+//!
+//! Records are JSON, whose unknown fields are left aside: within a layout, the processes of two versions
+//! understand each other, both ways. What has another layout is not read.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::FileExt as _,
+    },
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+use rustix::fs::MemfdFlags;
+use serde::{Deserialize, Serialize};
+
+use crate::{greeting::Greeting, state::checksum};
+
+/// The first line is a name, the number of the layout, and the checksum of the second one.
+const NAME: &str = "cgview-ledger";
+const LAYOUT: &str = "1";
+
+/// Where the regions begin.
+const HEAD: u64 = 4096;
+
+/// The beginning of a region: a mark, and how long each of its places is.
+const REGION_HEAD: usize = 16;
+const REGION_MARK: u64 = u64::from_le_bytes(*b"cgview-r");
+
+/// The beginning of a record: checksum of what follows, number, kind, length of the name, length of the body.
+const RECORD_HEAD: usize = 32;
+
+/// The smallest place.
+const SMALLEST: u64 = 512;
+
+/// The file grows no further; what finds no room is known from the state file alone, as old as that is.
+const LARGEST: u64 = 512 << 20;
+
+/// What a record is about.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Kind {
+    /// Nothing: the region is free.
+    Free,
+    /// The CPU times of a container, by its id.
+    Cpu,
+    /// The load average of a container, by its id.
+    Load,
+}
+
+impl Kind {
+    const ALL: [Kind; 3] = [Kind::Free, Kind::Cpu, Kind::Load];
+
+    fn number(self) -> u64 {
+        self as u64
+    }
+
+    fn of(number: u64) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|kind| kind.number() == number)
+    }
+}
+
+/// A record as it was found.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Record {
+    /// What it is about.
+    pub kind: Kind,
+    /// Whom it is about.
+    pub name: Box<str>,
+    /// What it says.
+    pub body: Vec<u8>,
+}
+
+/// Why there is no ledger.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The kernel has no memory for it, or does not give it.
+    #[error("cannot access the ledger")]
+    Io(#[from] io::Error),
+    /// It was written by another version, whose layout is another.
+    #[error("the ledger has an unknown layout")]
+    Layout,
+    /// Its first page is not as it was written.
+    #[error("the ledger is damaged")]
+    Damaged,
+}
+
+/// What the first page tells.
+#[derive(Debug, Deserialize, Serialize)]
+struct Head {
+    greeting: Greeting,
+}
+
+/// The memory, and where each record is.
+#[derive(Debug)]
+pub struct Ledger {
+    file: File,
+    regions: Mutex<Regions>,
+    /// The number of the next record.
+    next: AtomicU64,
+}
+
+type Name = (Kind, Box<str>);
+
+#[derive(Debug, Default)]
+struct Regions {
+    used: HashMap<Name, Arc<Mutex<Region>>>,
+    free: Vec<Region>,
+    end: u64,
+}
+
+/// Two places for records of one name.
+#[derive(Debug)]
+struct Region {
+    start: u64,
+    /// Of each place.
+    length: u64,
+    /// Which place has the older record.
+    older: bool,
+}
+
+impl Region {
+    fn place(&self, second: bool) -> u64 {
+        self.start + REGION_HEAD as u64 + if second { self.length } else { 0 }
+    }
+
+    fn end(&self) -> u64 {
+        self.start + REGION_HEAD as u64 + 2 * self.length
+    }
+}
+
+impl Ledger {
+    /// A new one, of a connection that was begun by that greeting.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub fn new(greeting: &Greeting) -> Result<Ledger, Error> {
+        let memory = rustix::fs::memfd_create("cgview-ledger", MemfdFlags::CLOEXEC)
+            .map_err(io::Error::from)?;
+        let file = File::from(memory);
+        let head = Head { greeting: greeting.clone() };
+        let body = serde_json::to_vec(&head).map_err(io::Error::from)?;
+        let mut text = format!("{NAME} {LAYOUT} {:016x}\n", checksum(&body)).into_bytes();
+        text.extend_from_slice(&body);
+        text.push(b'\n');
+        text.resize(usize::try_from(HEAD).unwrap_or_default().max(text.len()), 0);
+        file.write_all_at(&text, 0)?;
+        let regions = Regions { end: HEAD, ..Regions::default() };
+        Ok(Ledger { file, regions: Mutex::new(regions), next: AtomicU64::new(1) })
+    }
+
+    /// The greeting of the connection that a ledger belongs to.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`], if it is no ledger.
+    pub fn greeting(memory: &OwnedFd) -> Result<Greeting, Error> {
+        let file = File::from(memory.try_clone()?);
+        let mut text = vec![0; usize::try_from(HEAD).unwrap_or_default()];
+        file.read_exact_at(&mut text, 0)?;
+        let mut lines = text.split(|&byte| byte == b'\n');
+        let (Some(first), Some(body)) = (lines.next(), lines.next()) else {
+            return Err(Error::Layout);
+        };
+        let first = std::str::from_utf8(first).map_err(|_| Error::Layout)?;
+        let sum = first
+            .strip_prefix(NAME)
+            .and_then(|rest| rest.trim_start().strip_prefix(LAYOUT))
+            .and_then(|rest| rest.strip_prefix(' '))
+            .ok_or(Error::Layout)?;
+        if sum != format!("{:016x}", checksum(body)) {
+            return Err(Error::Damaged);
+        }
+        let head: Head = serde_json::from_slice(body).map_err(|_| Error::Damaged)?;
+        Ok(head.greeting)
+    }
+
+    /// One that a process before this one wrote, and what it wrote.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`], if it is no ledger.
+    pub fn open(memory: OwnedFd) -> Result<(Ledger, Vec<Record>), Error> {
+        Ledger::greeting(&memory)?;
+        let file = File::from(memory);
+        let mut regions = Regions { end: HEAD, ..Regions::default() };
+        let mut newest = HashMap::<Name, (u64, Region, Vec<u8>)>::new();
+        let mut next = 1;
+        let length = file.metadata()?.len();
+        while let Some(region) = find_region(&file, regions.end, length) {
+            regions.end = region.end();
+            let first = find_record(&file, region.place(false), region.length);
+            let second = find_record(&file, region.place(true), region.length);
+            let older = first.as_ref().map(|found| found.0) > second.as_ref().map(|found| found.0);
+            let newer = if older { first } else { second };
+            let region = Region { older, ..region };
+            let Some((number, record)) = newer else {
+                regions.free.push(region);
+                continue;
+            };
+            next = next.max(number.saturating_add(1));
+            if record.kind == Kind::Free {
+                regions.free.push(region);
+                continue;
+            }
+            let name = (record.kind, record.name);
+            // It outgrew its region, and the old one was not given back any more.
+            let known = newest.get(&name).is_some_and(|(known, ..)| *known > number);
+            let outdated = if known {
+                Some(region)
+            } else {
+                newest.insert(name, (number, region, record.body)).map(|(_, region, _)| region)
+            };
+            regions.free.extend(outdated);
+        }
+        let mut records = Vec::with_capacity(newest.len());
+        for ((kind, name), (_, region, body)) in newest {
+            records.push(Record { kind, name: name.clone(), body });
+            regions.used.insert((kind, name), Arc::new(Mutex::new(region)));
+        }
+        let mut free = std::mem::take(&mut regions.free);
+        let ledger = Ledger { file, regions: Mutex::new(regions), next: AtomicU64::new(next) };
+        // What is in a free region must not be taken for something later.
+        for region in &mut free {
+            ledger.write(region, Kind::Free, "", &[])?;
+        }
+        ledger.regions.lock().free = free;
+        Ok((ledger, records))
+    }
+
+    /// Writes what is to be known of a name from now on.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says, and `ENOSPC` when there is no room; then what was known before is known.
+    pub fn put(&self, kind: Kind, name: &str, body: &[u8]) -> io::Result<()> {
+        let length = u64::try_from(RECORD_HEAD + name.len() + body.len()).unwrap_or(u64::MAX);
+        let key = (kind, Box::from(name));
+        let known = self.regions.lock().used.get(&key).map(Arc::clone);
+        if let Some(region) = known {
+            let mut region = region.lock();
+            if length <= region.length {
+                return self.write(&mut region, kind, name, body);
+            }
+        }
+        let mut region = self.allocate(length)?;
+        self.write(&mut region, kind, name, body)?;
+        let outgrown = self.regions.lock().used.insert(key, Arc::new(Mutex::new(region)));
+        outgrown.map_or(Ok(()), |outgrown| self.give_back(&outgrown))
+    }
+
+    /// Forgets a name.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    pub fn forget(&self, kind: Kind, name: &str) -> io::Result<()> {
+        let region = self.regions.lock().used.remove(&(kind, Box::from(name)));
+        region.map_or(Ok(()), |region| self.give_back(&region))
+    }
+
+    fn give_back(&self, region: &Mutex<Region>) -> io::Result<()> {
+        let mut region = region.lock();
+        self.write(&mut region, Kind::Free, "", &[])?;
+        let Region { start, length, older } = *region;
+        self.regions.lock().free.push(Region { start, length, older });
+        Ok(())
+    }
+
+    /// A region whose places have room for `length`.
+    fn allocate(&self, length: u64) -> io::Result<Region> {
+        let length = length.max(SMALLEST).checked_next_power_of_two().unwrap_or(u64::MAX);
+        let mut regions = self.regions.lock();
+        let fitting = regions.free.iter().position(|region| region.length == length);
+        if let Some(index) = fitting {
+            return Ok(regions.free.swap_remove(index));
+        }
+        if length > LARGEST || regions.end + REGION_HEAD as u64 + 2 * length > LARGEST {
+            return Err(rustix::io::Errno::NOSPC.into());
+        }
+        let region = Region { start: regions.end, length, older: false };
+        // The last region ends where the file does: a region without its end was never used.
+        self.file.set_len(region.end())?;
+        let mut head = [0; REGION_HEAD];
+        put_numbers(&mut head, &[REGION_MARK, length]);
+        self.file.write_all_at(&head, region.start)?;
+        regions.end = region.end();
+        Ok(region)
+    }
+
+    fn write(&self, region: &mut Region, kind: Kind, name: &str, body: &[u8]) -> io::Result<()> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let lengths = u64::try_from(name.len()).unwrap_or_default() << 32
+            | u64::try_from(body.len()).unwrap_or_default();
+        let mut record = vec![0; RECORD_HEAD];
+        record.reserve_exact(name.len() + body.len());
+        record.extend_from_slice(name.as_bytes());
+        record.extend_from_slice(body);
+        put_numbers(&mut record, &[0, number, kind.number(), lengths]);
+        let sum = checksum(record.get(8..).unwrap_or_default());
+        put_numbers(&mut record, &[sum]);
+        self.file.write_all_at(&record, region.place(region.older))?;
+        region.older = !region.older;
+        Ok(())
+    }
+}
+
+impl From<Ledger> for OwnedFd {
+    fn from(ledger: Ledger) -> OwnedFd {
+        ledger.file.into()
+    }
+}
+
+impl AsFd for Ledger {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+fn put_numbers(place: &mut [u8], numbers: &[u64]) {
+    for (place, number) in place.chunks_exact_mut(8).zip(numbers) {
+        place.copy_from_slice(&number.to_le_bytes());
+    }
+}
+
+fn numbers<const N: usize>(bytes: &[u8]) -> [u64; N] {
+    let mut numbers = [0; N];
+    for (number, bytes) in numbers.iter_mut().zip(bytes.chunks_exact(8)) {
+        *number = bytes.try_into().map_or(0, u64::from_le_bytes);
+    }
+    numbers
+}
+
+fn find_region(file: &File, start: u64, file_length: u64) -> Option<Region> {
+    let mut head = [0; REGION_HEAD];
+    file.read_exact_at(&mut head, start).ok()?;
+    let [mark, length] = numbers(&head);
+    let region = Region { start, length, older: false };
+    let is_whole = mark == REGION_MARK
+        && (SMALLEST..=LARGEST).contains(&length)
+        && region.end() <= file_length;
+    is_whole.then_some(region)
+}
+
+/// The record in a place, with its number.
+fn find_record(file: &File, start: u64, length: u64) -> Option<(u64, Record)> {
+    let mut head = [0; RECORD_HEAD];
+    file.read_exact_at(&mut head, start).ok()?;
+    let [sum, number, kind, lengths] = numbers(&head);
+    let (name, body) = (lengths >> 32, lengths & u64::from(u32::MAX));
+    if name + body + RECORD_HEAD as u64 > length {
+        return None;
+    }
+    let mut whole = vec![0; RECORD_HEAD + usize::try_from(name + body).ok()?];
+    file.read_exact_at(&mut whole, start).ok()?;
+    if sum != checksum(whole.get(8..)?) {
+        return None;
+    }
+    let (name, body) = whole.get(RECORD_HEAD..)?.split_at_checked(usize::try_from(name).ok()?)?;
+    let name = std::str::from_utf8(name).ok()?.into();
+    Some((number, Record { kind: Kind::of(kind)?, name, body: body.to_vec() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn ledger() -> Ledger {
+        Ledger::new(&Greeting { request: vec![1, 2], reply: vec![3] }).unwrap()
+    }
+
+    /// What the next process finds.
+    fn reopen(ledger: &Ledger) -> Vec<(Kind, String, Vec<u8>)> {
+        let (_, records) = Ledger::open(ledger.as_fd().try_clone_to_owned().unwrap()).unwrap();
+        let mut records: Vec<_> = records
+            .into_iter()
+            .map(|record| (record.kind, record.name.to_string(), record.body))
+            .collect();
+        records.sort();
+        records
+    }
+
+    #[test]
+    fn the_next_process_finds_the_newest_of_each_name() {
+        let ledger = ledger();
+        let memory = ledger.as_fd().try_clone_to_owned().unwrap();
+        assert_eq!(Ledger::greeting(&memory).unwrap().request, [1, 2]);
+        assert_eq!(reopen(&ledger), []);
+        for number in 0..5_u8 {
+            ledger.put(Kind::Cpu, "a", &[number]).unwrap();
+            ledger.put(Kind::Load, "a", &[number, number]).unwrap();
+        }
+        // It outgrows its region.
+        ledger.put(Kind::Cpu, "a", &[7; 5000]).unwrap();
+        ledger.put(Kind::Cpu, "b", &[8]).unwrap();
+        ledger.forget(Kind::Cpu, "b").unwrap();
+        assert_eq!(
+            reopen(&ledger),
+            [(Kind::Cpu, "a".to_owned(), vec![7; 5000]), (Kind::Load, "a".to_owned(), vec![4, 4])]
+        );
+    }
+
+    #[test]
+    fn a_record_that_was_half_written_leaves_the_one_before() {
+        let ledger = ledger();
+        ledger.put(Kind::Cpu, "a", b"before").unwrap();
+        ledger.put(Kind::Cpu, "a", b"after").unwrap();
+        let length = ledger.file.metadata().unwrap().len();
+        let mut whole = vec![0; usize::try_from(length).unwrap()];
+        ledger.file.read_exact_at(&mut whole, 0).unwrap();
+        let place = usize::try_from(HEAD + REGION_HEAD as u64 + SMALLEST).unwrap();
+        for byte in place..place + RECORD_HEAD + 6 {
+            let mut damaged = whole.clone();
+            damaged[byte] ^= 0x10;
+            ledger.file.write_all_at(&damaged, 0).unwrap();
+            let found = reopen(&ledger);
+            assert_eq!(found, [(Kind::Cpu, "a".to_owned(), b"before".to_vec())], "{byte}");
+            ledger.file.write_all_at(&whole, 0).unwrap();
+        }
+    }
+
+    #[test]
+    fn another_layout_and_damage_are_seen() {
+        let ledger = ledger();
+        let memory = || ledger.as_fd().try_clone_to_owned().unwrap();
+        ledger.file.write_all_at(b"cgview-ledger 2", 0).unwrap();
+        assert!(matches!(Ledger::open(memory()), Err(Error::Layout)));
+        ledger.file.write_all_at(b"cgview-ledger 1", 0).unwrap();
+        Ledger::open(memory()).unwrap();
+        ledger.file.write_all_at(b"x", 40).unwrap();
+        assert!(matches!(Ledger::open(memory()), Err(Error::Damaged)));
+        ledger.file.set_len(10).unwrap();
+        assert!(matches!(Ledger::open(memory()), Err(Error::Io(_))));
+    }
+
+    #[test]
+    fn what_is_forgotten_makes_room() {
+        let ledger = ledger();
+        for _ in 0..100 {
+            ledger.put(Kind::Cpu, "a", &[1; 600]).unwrap();
+            ledger.forget(Kind::Cpu, "a").unwrap();
+        }
+        assert!(ledger.file.metadata().unwrap().len() < 3 * 4096);
+    }
+
+    proptest! {
+        /// Against a map, with a process that ends in between.
+        #[test]
+        fn it_is_a_map(steps: Vec<(u8, u8, u16, bool)>) {
+            let mut ledger = ledger();
+            let mut model = std::collections::BTreeMap::new();
+            for (step, name, length, reopened) in steps {
+                let name = (name % 5).to_string();
+                let length = usize::from(length % 3000);
+                if step % 4 == 0 {
+                    ledger.forget(Kind::Cpu, &name).unwrap();
+                    model.remove(&name);
+                } else {
+                    ledger.put(Kind::Cpu, &name, &vec![step; length]).unwrap();
+                    model.insert(name, vec![step; length]);
+                }
+                if reopened {
+                    ledger = Ledger::open(ledger.as_fd().try_clone_to_owned().unwrap()).unwrap().0;
+                }
+            }
+            let expected: Vec<_> =
+                model.into_iter().map(|(name, body)| (Kind::Cpu, name, body)).collect();
+            prop_assert_eq!(reopen(&ledger), expected);
+        }
+    }
+}

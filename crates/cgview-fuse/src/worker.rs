@@ -1,0 +1,381 @@
+//! The life of a process that serves: start, signals, stop. It is a worker of a keeper, or alone.
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use cgview_fuse::{
+    Service,
+    arguments::Arguments,
+    handover::{Inherited, Manager},
+    keeper::Custody,
+    kept::{self, Line},
+    ledger::Ledger,
+    logging,
+    metrics::Server,
+    mount::Mount,
+    session::Session,
+    settings::Settings,
+    state,
+    upkeep::Upkeep,
+};
+use cgview_host::{Host, Layout};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use sd_notify::NotifyState;
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2},
+    iterator::{Handle, Signals},
+};
+
+/// How long the answers to the last requests are waited for.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Takes signals from now on: before there is a mount, so that none of them leaves it behind.
+pub(crate) fn signals() -> Result<Signals> {
+    Signals::new([SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2]).context("cannot handle signals")
+}
+
+/// Serves for a keeper, until it says so or the connection ends.
+pub(crate) fn kept(
+    arguments: &Arguments,
+    settings: Settings,
+    log: logging::Handle,
+    keeper: OwnedFd,
+    inherited: Inherited,
+) -> Result<()> {
+    // Among processes, it is known by that.
+    let _ = rustix::thread::set_name(c"cgview-worker");
+    let signals = signals()?;
+    let (Some(device), Some(memory)) = (inherited.device, inherited.ledger) else {
+        bail!("cannot work for a keeper that has left no connection");
+    };
+    let mountpoint = arguments.mountpoint.clone();
+    let voice = Voice::Keeper(Arc::new(Line::new(keeper)));
+    let start = Start { device, memory, mountpoint, first: kept::workers_before() == 0 };
+    if let Some(died) = kept::predecessor() {
+        tracing::warn!("took over from a worker that {died}");
+    }
+    let running = Running::start(&settings, start, &signals, &voice)?;
+    running.run(arguments, settings, &log, signals, &voice)?.finish(None)
+}
+
+/// Serves without a keeper, until a signal says so or the connection ends.
+pub(crate) fn alone(
+    arguments: &Arguments,
+    settings: Settings,
+    log: logging::Handle,
+    signals: Signals,
+    custody: Custody,
+) -> Result<()> {
+    let Custody { device, ledger: memory, mount, adopted } = custody;
+    let unless_adopted = || {
+        if !adopted {
+            unmount(&mount);
+        }
+    };
+    let manager = Manager::new().filter(Manager::keeps_descriptors);
+    if let Some(manager) = &manager {
+        use std::os::fd::AsFd as _;
+        manager
+            .store(&device, memory.as_fd())
+            .context("cannot give the connection to the service manager")
+            .inspect_err(|_| unless_adopted())?;
+    }
+    let mountpoint = mount.path().to_owned();
+    let start = Start { device, memory, mountpoint, first: !adopted };
+    let running = Running::start(&settings, start, &signals, &Voice::Systemd)
+        .inspect_err(|_| unless_adopted())?;
+    start_watchdog(mount.path());
+    let running = running.run(arguments, settings, &log, signals, &Voice::Systemd)?;
+    notify(&[NotifyState::Stopping]);
+    match manager {
+        Some(_) if !running.has_ended() => {
+            tracing::info!("readers wait for the next start");
+            running.finish(None)
+        }
+        manager => {
+            if let Some(manager) = manager {
+                manager.remove();
+            }
+            running.finish(Some(&mount))
+        }
+    }
+}
+
+/// Who is told how it goes.
+#[derive(Clone)]
+enum Voice {
+    Keeper(Arc<Line>),
+    Systemd,
+}
+
+impl Voice {
+    fn tell(&self, state: &[NotifyState<'_>]) {
+        match self {
+            Voice::Keeper(keeper) => {
+                let lines: Vec<String> = state.iter().map(ToString::to_string).collect();
+                keeper.tell(&lines.join("\n"));
+            }
+            Voice::Systemd => notify(state),
+        }
+    }
+}
+
+/// What is served.
+struct Start {
+    device: OwnedFd,
+    memory: OwnedFd,
+    mountpoint: PathBuf,
+    /// Whether nobody has served it before.
+    first: bool,
+}
+
+/// A connection that is being served.
+struct Running {
+    service: Arc<Service>,
+    upkeep: Upkeep,
+    _metrics: Option<Server>,
+    session: Session,
+    state_file: PathBuf,
+}
+
+impl Running {
+    fn start(
+        settings: &Settings,
+        start: Start,
+        signals: &Signals,
+        voice: &Voice,
+    ) -> Result<Running> {
+        raise_descriptor_limit();
+        let host = open_host(&settings.host_root)?;
+        tracing::info!("cgroup hierarchies are laid out as {}", host.layout());
+        if !host.shares_pids() {
+            tracing::warn!(
+                "the daemon is not in the host's pid namespace, and cannot tell readers apart; run it \
+                 there (hostPID: true in Kubernetes, --pid=host in Docker)"
+            );
+        }
+        let greeting = Ledger::greeting(&start.memory)?;
+        let (ledger, records) = Ledger::open(start.memory)?;
+        let mut service = Service::new(host, settings.view).with_ledger(Arc::new(ledger));
+        if settings.psi_triggers {
+            service = service.with_triggers().context("cannot take triggers on pressure files")?;
+        }
+        let service = Arc::new(service);
+        let state_file = settings.state_file();
+        restore(&service, &state_file);
+        // Newer than the file.
+        service.restore_records(records);
+        let metrics = match serve_metrics(settings, &service) {
+            // Whoever was served goes on being served.
+            Err(error) if !start.first => {
+                tracing::error!("{error:#}");
+                None
+            }
+            served => served?,
+        };
+        let upkeep = Upkeep::start(Arc::clone(&service), Some(state_file.clone()))
+            .context("cannot start the upkeep")?;
+        // All is set up: what a worker never needs again is given up here.
+        let Start { device, mountpoint, .. } = start;
+        // The session ends by itself when somebody else unmounts; then there is nothing left to wait for.
+        let threads = settings.threads;
+        let session =
+            Session::start(Arc::clone(&service), device, &greeting, threads, closes(signals))
+                .context("cannot serve the mount")?;
+        tracing::info!("serving {} with {} threads", mountpoint.display(), settings.threads);
+        voice.tell(&[NotifyState::Ready, NotifyState::Status("serving")]);
+        Ok(Running { service, upkeep, _metrics: metrics, session, state_file })
+    }
+
+    fn has_ended(&self) -> bool {
+        self.session.has_ended()
+    }
+
+    /// Does what signals say, until one says to stop, the keeper does, or the session ends.
+    fn run(
+        self,
+        arguments: &Arguments,
+        mut settings: Settings,
+        log: &logging::Handle,
+        mut signals: Signals,
+        voice: &Voice,
+    ) -> Result<Running> {
+        let kept = if let Voice::Keeper(keeper) = voice {
+            keeper.listen(closes(&signals)).context("cannot listen to the keeper")?;
+            true
+        } else {
+            false
+        };
+        for signal in signals.forever() {
+            match signal {
+                SIGHUP => reload(arguments, &mut settings, &self.service, log),
+                SIGUSR1 => report(&self.service, voice),
+                SIGUSR2 => toggle(&self.service),
+                // Sent to all processes of a terminal or a service. The keeper knows what to do about it.
+                _ if kept => {}
+                _ => break,
+            }
+        }
+        Ok(self)
+    }
+
+    /// Keeps the state, after unmounting what is to be unmounted.
+    fn finish(self, mount: Option<&Mount>) -> Result<()> {
+        let Running { service, upkeep, _metrics, session, state_file } = self;
+        drop(upkeep);
+        if let Some(mount) = mount {
+            unmount(mount);
+            let end = Instant::now() + PATIENCE;
+            while !session.has_ended() && Instant::now() < end {
+                thread::sleep(Duration::from_millis(2));
+            }
+        }
+        if let Err(error) = service.save_to(&state_file) {
+            tracing::warn!("cannot keep the state in {}: {error}", state_file.display());
+        }
+        if session.has_ended() {
+            // It may have ended for another reason than the unmount.
+            session.join().context("cannot go on serving the mount")?;
+        } else if mount.is_some() {
+            tracing::info!(
+                "files are still bound into containers; they cannot be read until it runs again"
+            );
+        }
+        if mount.is_some() {
+            tracing::info!("stopped");
+        }
+        Ok(())
+    }
+}
+
+/// Ends a loop over signals.
+fn closes(signals: &Signals) -> impl FnOnce() + Send + 'static + use<> {
+    let handle: Handle = signals.handle();
+    move || handle.close()
+}
+
+fn open_host(root: &Path) -> Result<Host> {
+    let host = if root == Path::new("/") { Host::live() } else { Host::at(root) };
+    let host = host.context("cannot read the host")?;
+    if host.layout() == Layout::None {
+        bail!(
+            "cannot find a cgroup hierarchy below {}; mount one with `mount -t cgroup2 cgroup2 \
+             /sys/fs/cgroup`, or name the host's root with --host-root",
+            root.display()
+        );
+    }
+    Ok(host)
+}
+
+/// Half of the descriptors are for files of cgroups that are read again and again.
+fn raise_descriptor_limit() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // With fewer, files are opened more often.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+}
+
+fn restore(service: &Service, path: &Path) {
+    match service.restore_from(path) {
+        Ok(()) => tracing::debug!("took over the state in {}", path.display()),
+        Err(state::Error::Io(error)) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => {
+            tracing::warn!("began anew, without the state in {}: {error}", path.display());
+        }
+    }
+}
+
+fn serve_metrics(settings: &Settings, service: &Arc<Service>) -> Result<Option<Server>> {
+    let Some(path) = settings.metrics_socket() else { return Ok(None) };
+    let service = Arc::clone(service);
+    let server = Server::start(&path, move || {
+        service.status();
+        service.metrics().encode()
+    });
+    let server = server.with_context(|| {
+        format!("cannot serve metrics on {}; name another socket with --metrics", path.display())
+    })?;
+    Ok(Some(server))
+}
+
+pub(crate) fn unmount(mount: &Mount) {
+    if let Err(error) = mount.unmount() {
+        tracing::warn!("{error}");
+    }
+}
+
+fn reload(
+    arguments: &Arguments,
+    settings: &mut Settings,
+    service: &Service,
+    log: &logging::Handle,
+) {
+    let new = match Settings::load(arguments) {
+        Ok(new) => new,
+        Err(error) => {
+            tracing::error!("went on with the settings of before: {:#}", anyhow::Error::new(error));
+            return;
+        }
+    };
+    let kept = settings.needs_restart(&new);
+    if !kept.is_empty() {
+        tracing::warn!("takes effect at the next start: {}", kept.join(", "));
+    }
+    service.set_settings(new.view);
+    log.set_level(new.log_level);
+    settings.view = new.view;
+    settings.log_level = new.log_level;
+    tracing::info!("read the configuration again");
+}
+
+fn report(service: &Service, voice: &Voice) {
+    let status = service.status();
+    let text = format!(
+        "{} containers known, {} open files with {} KiB of text",
+        status.containers,
+        status.handles.handles,
+        status.handles.bytes / 1024
+    );
+    voice.tell(&[NotifyState::Status(&text)]);
+    tracing::info!("{text}");
+    for line in service.metrics().encode().lines().filter(|line| !line.starts_with('#')) {
+        tracing::info!("{line}");
+    }
+}
+
+fn toggle(service: &Service) {
+    if service.toggle() {
+        tracing::warn!("containers see their own numbers again");
+    } else {
+        tracing::warn!("containers see the host's numbers until the next USR2");
+    }
+}
+
+fn notify(state: &[NotifyState<'_>]) {
+    // Not started by systemd, or systemd is busy: no matter.
+    let _ = sd_notify::notify(state);
+}
+
+/// Tells systemd that requests are answered, as often as it wants to know.
+fn start_watchdog(mountpoint: &Path) {
+    let Some(timeout) = sd_notify::watchdog_enabled() else { return };
+    let mountpoint = mountpoint.to_owned();
+    let watch = move || {
+        loop {
+            // It comes back only when one of our own threads has answered.
+            if rustix::fs::statvfs(&mountpoint).is_ok() {
+                notify(&[NotifyState::Watchdog]);
+            }
+            thread::sleep(timeout / 3);
+        }
+    };
+    if let Err(error) = thread::Builder::new().name("watchdog".into()).spawn(watch) {
+        tracing::error!("cannot start the watchdog: {error}");
+    }
+}
