@@ -165,6 +165,8 @@ fn probe(mountpoint: &CStr, interval: Duration, told: c_int) -> ! {
         libc::dup2(told, FIRST);
         libc::syscall(libc::SYS_close_range, FIRST + 1, c_int::MAX, 0);
         loop {
+            // First, since whoever asks holds the mount: it cannot be unmounted meanwhile.
+            libc::nanosleep(&raw const pause, ptr::null_mut());
             let mut answer = std::mem::MaybeUninit::<libc::statfs>::uninit();
             // An error is an answer, too.
             libc::statfs(mountpoint.as_ptr(), answer.as_mut_ptr());
@@ -174,7 +176,6 @@ fn probe(mountpoint: &CStr, interval: Duration, told: c_int) -> ! {
             {
                 libc::_exit(0);
             }
-            libc::nanosleep(&raw const pause, ptr::null_mut());
         }
     }
 }
