@@ -7,7 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::{fs::FlockOperation, io::Errno};
+use rustix::{
+    fs::{FlockOperation, OFlags},
+    io::Errno,
+};
 
 /// Why there is no pid file.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +62,8 @@ impl PidFile {
                 .create(true)
                 .truncate(false)
                 .mode(0o644)
+                // Whoever can put a link there is not to choose which file is overwritten.
+                .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
                 .open(path)
                 .map_err(failed)?;
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
