@@ -10,9 +10,14 @@ mod readers;
 
 use std::time::Instant;
 
-use cgview_compliance::{Difference, MIB, eventually, text, truth};
+use cgview_compliance::{Defect, Difference, MIB, eventually, text, truth};
 use cgview_testkit::pause;
 use readers::{MEMORY, case, columns, exists, rows};
+
+/// The number of CPUs that is told by sysfs is the host's.
+const NUMBERING: Defect = Defect::new("W25");
+/// Tasks that run are the host's.
+const ACTIVITY: Defect = Defect::new("W32");
 
 /// A number that is printed as such.
 fn number(word: &str) -> f64 {
@@ -51,7 +56,9 @@ fn vmstat_agrees() {
         // Whole numbers, each rounded.
         assert!((97.0..=103.0).contains(&cpu), "{output}");
         assert!(values["free"] <= 262_144.0 && values["free"] > 200_000.0, "{output}");
-        assert!(values["r"] <= 3.0 && values["b"] <= 2.0, "{output}");
+        if !ACTIVITY.is_expected() {
+            assert!(values["r"] <= 3.0 && values["b"] <= 2.0, "{output}");
+        }
     }
     let idle = columns(&rows[1], rows.last().unwrap())["id"];
     assert!(idle >= 80.0, "nothing runs, whatever the neighbours do: {output}");
@@ -123,7 +130,11 @@ fn lscpu_agrees() {
         let line = output.lines().find(|line| line.trim().starts_with(&format!("{name}:")));
         line.map(|line| line.split_once(':').unwrap().1.trim())
     };
-    assert_eq!(value("CPU(s)"), Some("1"), "{output}");
+    let cpus = value("CPU(s)").unwrap();
+    NUMBERING.judge(&format!("{cpus} CPUs of 1"), cpus == "1", cpus != "1");
+    if NUMBERING.is_expected() {
+        return;
+    }
     assert_eq!(value("On-line CPU(s) list"), Some("0"), "{output}");
     assert_eq!(value("Off-line CPU(s) list"), None, "{output}");
     for name in ["Thread(s) per core", "Core(s) per socket", "Socket(s)", "NUMA node(s)"] {
@@ -157,7 +168,12 @@ fn sysstat_agrees() {
     // Times without a.m. and p.m.
     let run = |line: &str| case.container.run(&format!("LC_ALL=C S_TIME_FORMAT=ISO {line}"));
     let mpstat = run("mpstat -P ALL 1 1");
-    assert!(mpstat.lines().next().unwrap().ends_with("(1 CPU)"), "{mpstat}");
+    let head = mpstat.lines().next().unwrap();
+    let is_right = head.ends_with("(1 CPU)");
+    NUMBERING.judge(head, is_right, !is_right);
+    if NUMBERING.is_expected() {
+        return;
+    }
     let averages: Vec<_> =
         rows(&mpstat).into_iter().filter(|row| row.first() == Some(&"Average:")).collect();
     let cpus: Vec<&str> = averages[1..].iter().map(|row| row[1]).collect();
@@ -296,8 +312,8 @@ fn all_ways_to_read_give_the_same_text() {
             test -s 1 || echo $f is empty; rm *; \
         done; cd /; rmdir $d";
     let output = case.container.run(script);
-    // The host's first CPU is the container's.
-    assert_eq!(output, "");
+    let defect = Defect::new("W26");
+    defect.judge(&output, output.is_empty(), !output.is_empty());
 }
 
 // Three that burn make a load, which who reads it tells as the file does.
