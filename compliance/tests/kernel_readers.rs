@@ -4,7 +4,7 @@
 //! host
 //! └── container   256 MiB, half a CPU   <- the program
 //! ```
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod readers;
 
