@@ -268,6 +268,9 @@ fn w30_the_quota_of_an_ancestor_counts() {
 
 // host (CPUs 0-1)
 // └─ container (one CPU)   <- reads
+//
+// cgroup-v2.rst, "cpu.max: [...] $MAX $PERIOD which indicates that the group may consume up to $MAX in each
+// $PERIOD duration": who may use one CPU has one.
 #[test]
 fn w30_quotas_count_by_default() {
     let options = Options::new().lxcfs(&["-l"]);

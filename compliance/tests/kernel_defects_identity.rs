@@ -189,6 +189,9 @@ fn w12_a_process_of_the_host_is_in_its_own_cgroup() {
 
 // host
 // └─ container (boot clock 100000 s ahead)   <- reads
+//
+// time_namespaces(7): "This affects various APIs that measure against these clocks, including: [...]
+// /proc/uptime."
 #[test]
 fn w22_a_time_namespace_is_seen() {
     let Some((tree, server)) = start(&[], &Options::new()) else { return };

@@ -24,7 +24,7 @@ fn as_nobody(container: &Container, script: &str) -> Option<String> {
 // host
 // └─ container   <- reads, as a user without rights
 //
-// slab(5): /proc/slabinfo "Permissions: 0400", since it tells of others.
+// slabinfo(5): "Only root can read [...] the /proc/slabinfo file", since it tells of others.
 #[test]
 fn w07_slabinfo_tells_nothing_of_the_host() {
     let Some((tree, server)) = start(&[], &Options::new()) else { return };
@@ -58,7 +58,7 @@ fn w07_no_address_of_the_kernel_is_told() {
     Defect::new("W7").judge(&format!("crash_notes: {:?}", text.trim()), !is_told, is_told);
 }
 
-// sysfs(5): what is not of CPUs and nodes is not there.
+// Law 9: an allow-list of names of sysfs.
 #[test]
 fn w07_no_other_path_is_there() {
     let Some((_tree, server)) = start(&[], &Options::new()) else { return };
@@ -121,8 +121,7 @@ fn w33_stat_costs_nothing() {
     );
 }
 
-// host
-// └─ container   <- lists
+// cgroup_namespaces(7) made a tree of cgroups of LXCFS's needless.
 #[test]
 fn there_is_no_other_tree() {
     let Some((_tree, server)) = start(&[], &Options::new()) else { return };

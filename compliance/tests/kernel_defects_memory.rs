@@ -53,7 +53,7 @@ fn w05_anon_pages_never_underflow() {
 // └─ container (256 MiB)   <- reads; 32 MiB in huge pages
 //
 // memory.stat: "anon_thp: Amount of memory used in anonymous mappings backed by transparent hugepages";
-// v1: "rss_huge: number of bytes of anonymous transparent hugepages".
+// v1: "rss_huge # of bytes of anonymous transparent hugepages".
 #[test]
 fn w06_huge_pages_are_seen() {
     let Some((tree, server)) = start(&["memory"], &Options::new()) else { return };

@@ -135,7 +135,8 @@ fn w15_swap_is_the_limit_of_swap() {
     }
     .judge(&format!("SwapTotal {total} kB"), total == 32 * 1024, total == 96 * 1024);
 
-    // "Note that if swappiness is set to 0, [...] no swap-out": but what is free stays free.
+    // "limit reclaim enforces that 0 swappiness really prevents from any swapping": but what is free
+    // stays free.
     put(&cgroup, "memory.swappiness", "0");
     let seen = meminfo(&container);
     let (total, free) = (seen["SwapTotal"], seen["SwapFree"]);
