@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use cgview_fuse::{
     Service,
     arguments::Arguments,
+    confine,
     handover::{Inherited, Manager},
     keeper::Custody,
     kept::{self, Line},
@@ -25,7 +26,7 @@ use cgview_fuse::{
     state,
     upkeep::Upkeep,
 };
-use cgview_host::{Host, Layout};
+use cgview_host::{Host, Layout, deputy};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use signal_hook::{
@@ -162,6 +163,9 @@ impl Running {
             );
         }
         let greeting = Ledger::greeting(&start.memory)?;
+        // Before there are threads. Whoever has no keeper unmounts by itself.
+        let unmounts = matches!(voice, Voice::Systemd);
+        confine::apply(&confine::Plan { settings, host: &host, unmounts });
         let (ledger, records) = Ledger::open(start.memory)?;
         let mut service = Service::new(host, settings.view).with_ledger(Arc::new(ledger));
         if settings.psi_triggers {
@@ -182,7 +186,6 @@ impl Running {
         };
         let upkeep = Upkeep::start(Arc::clone(&service), Some(state_file.clone()))
             .context("cannot start the upkeep")?;
-        // All is set up: what a worker never needs again is given up here.
         let Start { device, mountpoint, .. } = start;
         // The session ends by itself when somebody else unmounts; then there is nothing left to wait for.
         let threads = settings.threads;
@@ -305,8 +308,10 @@ fn serve_metrics(settings: &Settings, service: &Arc<Service>) -> Result<Option<S
 }
 
 pub(crate) fn unmount(mount: &Mount) {
-    if let Err(error) = mount.unmount() {
-        tracing::warn!("{error}");
+    let mount = mount.clone();
+    let unmounted = deputy::run(move || mount.unmount()).map_err(anyhow::Error::new);
+    if let Err(error) = unmounted.and_then(|unmounted| Ok(unmounted?)) {
+        tracing::warn!("{error:#}");
     }
 }
 
@@ -316,10 +321,13 @@ fn reload(
     service: &Service,
     log: &logging::Handle,
 ) {
-    let new = match Settings::load(arguments) {
+    // The file may be anywhere, and only the deputy can read it.
+    let arguments = arguments.clone();
+    let read = deputy::run(move || Settings::load(&arguments)).map_err(anyhow::Error::new);
+    let new = match read.and_then(|read| Ok(read?)) {
         Ok(new) => new,
         Err(error) => {
-            tracing::error!("went on with the settings of before: {:#}", anyhow::Error::new(error));
+            tracing::error!("went on with the settings of before: {error:#}");
             return;
         }
     };

@@ -57,6 +57,9 @@ const FUSE_DEV_IOC_CLONE: u64 = 0x8004_e500;
 /// `NS_GET_PID_FROM_PIDNS` of `linux/nsfs.h`: `_IOR(0xb7, 0x6, int)`.
 const NS_GET_PID_FROM_PIDNS: u64 = 0x8004_b706;
 
+/// `PR_GET_AUXV` of `linux/prctl.h`, since Linux 6.4.
+const PR_GET_AUXV: u64 = 0x4155_5856;
+
 const fn bits(flags: i32) -> u64 {
     // No flag here is the sign.
     flags.unsigned_abs() as u64
@@ -72,6 +75,7 @@ const SERVICE: &[c_long] = &[
     libc::SYS_pread64,    // host files that are kept open
     libc::SYS_readv,      // where the standard library reads into parts
     libc::SYS_write,      // log, state, triggers, and short answers to the kernel
+    libc::SYS_pwrite64,   // the ledger
     libc::SYS_writev,     // answers to the kernel: a header, and the text
     libc::SYS_lseek,      // pid file; standard library, for the size of a file
     libc::SYS_fstat,      // pid file, number of links of a cgroup's directory
@@ -187,6 +191,7 @@ const SERVICE_IF: &[(c_long, &[Condition])] = &[
     (libc::SYS_ioctl, &[(1, SeccompCmpOp::Eq, FUSE_DEV_IOC_CLONE)]), // a descriptor for each thread
     (libc::SYS_ioctl, &[(1, SeccompCmpOp::Eq, NS_GET_PID_FROM_PIDNS)]), // the init of a container
     (libc::SYS_prctl, &[(0, SeccompCmpOp::Eq, bits(libc::PR_SET_NAME))]), // names of threads
+    (libc::SYS_prctl, &[(0, SeccompCmpOp::Eq, PR_GET_AUXV)]), // rustix, for the size of a page
     // Whether a process exists that /proc hides.
     (libc::SYS_kill, &[(1, SeccompCmpOp::Eq, 0)]),
     // Limits are read, not set.
@@ -229,6 +234,7 @@ const DEPUTY_IF: &[(c_long, &[Condition])] = &[
     (libc::SYS_openat, &[(2, SeccompCmpOp::MaskedEq(CHANGING), 0)]),
     (libc::SYS_write, &[(0, SeccompCmpOp::Eq, bits(libc::STDERR_FILENO))]),
     (libc::SYS_writev, &[(0, SeccompCmpOp::Eq, bits(libc::STDERR_FILENO))]),
+    (libc::SYS_fcntl, &[(1, SeccompCmpOp::Eq, bits(libc::F_GETFD))]), // debug builds, at each close
     // Where a cgroup namespace begins is seen from inside alone.
     (libc::SYS_setns, &[(1, SeccompCmpOp::Eq, bits(CLONE_NEWCGROUP))]),
     (libc::SYS_mmap, &[(2, SeccompCmpOp::MaskedEq(bits(PROT_EXEC)), 0)]),
