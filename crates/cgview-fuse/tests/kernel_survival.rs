@@ -1,0 +1,423 @@
+//! The mount outlives its workers, on a real kernel: they are killed, stopped, hung and replaced under readers.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod daemon;
+
+use std::{
+    fs::{self, File},
+    io::{self, Read as _, Seek as _, SeekFrom},
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use cgview_testkit::Tree;
+use daemon::{Daemon, eventually};
+use rustix::{
+    io::Errno,
+    process::{Pid, Signal, kill_process},
+};
+
+/// Whether the kernel can be asked to send requests again that a dead process has read.
+fn resends() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map_while(|word| word.parse::<u32>().ok());
+    (numbers.next().unwrap(), numbers.next().unwrap()) >= (6, 9)
+}
+
+/// The worker of a keeper, which may be about to be replaced.
+fn find_worker(keeper: u32) -> Option<u32> {
+    fs::read_dir("/proc").unwrap().find_map(|entry| {
+        let pid: u32 = entry.unwrap().file_name().to_str()?.parse().ok()?;
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
+        let mut rest = rest.split_whitespace();
+        let (state, parent) = (rest.next()?, rest.next()?);
+        (name == "cgview-worker" && state != "Z" && parent == keeper.to_string()).then_some(pid)
+    })
+}
+
+fn worker(daemon: &Daemon) -> u32 {
+    let mut found = None;
+    eventually("there is a worker", || {
+        found = find_worker(daemon.pid());
+        found.is_some()
+    });
+    found.unwrap()
+}
+
+fn send(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    // Somebody else may have been faster.
+    let _ = kill_process(pid, signal);
+}
+
+/// How often a worker began to serve.
+fn served(daemon: &Daemon) -> usize {
+    daemon.log().matches("serving ").count()
+}
+
+/// Sends a signal to the worker, and waits until another one serves.
+fn replace_worker(daemon: &Daemon, signal: Signal) {
+    let before = served(daemon);
+    let pid = worker(daemon);
+    eventually("the next worker serves", || {
+        let next = find_worker(daemon.pid());
+        if next == Some(pid) {
+            // More than once: the first SEGV is taken by the runtime, which looks for a stack that overflowed.
+            send(pid, signal);
+        }
+        served(daemon) > before && next != Some(pid)
+    });
+}
+
+/// Readers that read for as long as they are let.
+struct Readers {
+    threads: Vec<JoinHandle<Vec<io::Error>>>,
+    stop: Arc<AtomicBool>,
+    reads: Arc<AtomicU64>,
+}
+
+const FILES: [&str; 4] =
+    ["proc/meminfo", "proc/stat", "proc/cpuinfo", "sys/devices/system/cpu/online"];
+
+impl Readers {
+    fn start(mountpoint: &Path, count: usize) -> Readers {
+        let stop = Arc::new(AtomicBool::new(false));
+        let reads = Arc::new(AtomicU64::new(0));
+        let threads = (0..count)
+            .map(|number| {
+                let path = mountpoint.join(FILES[number % FILES.len()]);
+                let (stop, reads) = (Arc::clone(&stop), Arc::clone(&reads));
+                // Some of them take a text in many pieces.
+                let room = if number % 3 == 0 { 64 } else { 64 << 10 };
+                thread::spawn(move || {
+                    let mut failed = Vec::new();
+                    while !stop.load(Ordering::Relaxed) {
+                        match read_by(&path, room) {
+                            Ok(text) => assert!(!text.is_empty(), "{}", path.display()),
+                            Err(error) => failed.push(error),
+                        }
+                        reads.fetch_add(1, Ordering::Relaxed);
+                    }
+                    failed
+                })
+            })
+            .collect();
+        Readers { threads, stop, reads }
+    }
+
+    /// Waits until some more have read.
+    fn go_on(&self) {
+        let before = self.reads.load(Ordering::Relaxed);
+        eventually("readers go on", || self.reads.load(Ordering::Relaxed) > before + 20);
+    }
+
+    /// What failed. That it returns shows that nobody hangs.
+    fn finish(self) -> Vec<io::Error> {
+        self.stop.store(true, Ordering::Relaxed);
+        eventually("no reader hangs", || self.threads.iter().all(JoinHandle::is_finished));
+        self.threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    }
+}
+
+fn read_by(path: &Path, room: usize) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let mut text = Vec::new();
+    let mut piece = vec![0; room];
+    loop {
+        match file.read(&mut piece)? {
+            0 => return Ok(text),
+            length => text.extend_from_slice(&piece[..length]),
+        }
+    }
+}
+
+/// Nothing fails where requests can be sent again; elsewhere, at most what was being read then, with the error of
+/// a connection that was aborted.
+fn judge(failed: &[io::Error], readers: usize, deaths: usize) {
+    if resends() {
+        assert!(failed.is_empty(), "{failed:?}");
+        return;
+    }
+    let aborted = Some(Errno::CONNABORTED.raw_os_error());
+    assert!(failed.iter().all(|error| error.raw_os_error() == aborted), "{failed:?}");
+    assert!(failed.len() <= readers * deaths, "{} of {readers} readers", failed.len());
+}
+
+#[test]
+fn readers_outlive_workers_that_are_killed_crash_or_are_stopped() {
+    if !Daemon::is_possible() {
+        return;
+    }
+    let daemon = Daemon::start(&[]);
+    let mut open = File::open(daemon.path("proc/meminfo")).unwrap();
+    let mut start = [0; 16];
+    open.read_exact(&mut start).unwrap();
+    let readers = Readers::start(&daemon.mountpoint(), 12);
+    let signals = [Signal::KILL, Signal::SEGV, Signal::STOP, Signal::ABORT, Signal::KILL];
+    for signal in signals {
+        readers.go_on();
+        replace_worker(&daemon, signal);
+    }
+    readers.go_on();
+    judge(&readers.finish(), 12, signals.len());
+    assert!(daemon.log().contains("took over from a worker that was ended by SIGSEGV"));
+
+    // What was opened before reads on, and anew.
+    let mut rest = String::new();
+    open.read_to_string(&mut rest).unwrap();
+    assert!(rest.contains("MemFree:"), "{rest}");
+    open.seek(SeekFrom::Start(0)).unwrap();
+    open.read_exact(&mut start).unwrap();
+    assert!(start.starts_with(b"MemTotal:"));
+
+    let (status, dirs) = daemon.end(Signal::TERM);
+    assert_eq!(status.code(), Some(0));
+    drop(open);
+    assert!(!dirs.is_mounted());
+}
+
+#[test]
+fn no_counter_goes_back_when_a_worker_is_killed() {
+    if !Daemon::is_possible() {
+        return;
+    }
+    let Some(tree) = Tree::new() else { return };
+    let cgroup = tree.cgroup("container");
+    cgroup.limit_cpu(150_000);
+    let daemon = Daemon::start(&[]);
+    // Neither all busy nor all idle.
+    let script = "sh -c '(i=0; while test $i -lt 400; do i=$((i + 1)); cat /dev/null; done) & \
+                  i=0; while test $i -lt 150; do i=$((i + 1)); \
+                  cat /proc/uptime /proc/stat || echo FAILED; done; wait'";
+    let output = thread::scope(|scope| {
+        let reader = scope.spawn(|| daemon.in_container(&cgroup, script));
+        let mut deaths = 0;
+        while !reader.is_finished() {
+            replace_worker(&daemon, Signal::KILL);
+            deaths += 1;
+            thread::sleep(Duration::from_millis(30));
+        }
+        assert!(deaths > 2, "{deaths}");
+        reader.join().unwrap()
+    });
+    if resends() {
+        assert!(!output.contains("FAILED"), "{output}");
+    }
+    let mut last = std::collections::HashMap::<&str, Vec<f64>>::new();
+    let mut seen = 0;
+    for line in output.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let numbers = |words: &[&str]| words.iter().map(|word| word.parse().ok()).collect();
+        let (name, numbers): (&str, Option<Vec<f64>>) = match words.as_slice() {
+            [name, rest @ ..] if name.starts_with("cpu") => (name, numbers(rest)),
+            [_, _] => ("uptime", numbers(&words)),
+            _ => continue,
+        };
+        let Some(numbers) = numbers else { continue };
+        if let Some(before) = last.insert(name, numbers.clone()) {
+            let back = before.iter().zip(&numbers).any(|(before, now)| now < before);
+            assert!(!back, "{name}: {before:?}, then {numbers:?}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 100, "{seen} in {output}");
+}
+
+/// Stops all threads of a process in a way that nobody but the caller knows of.
+fn hang(pid: u32) {
+    for task in fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
+        let name = task.unwrap().file_name();
+        let tid: libc::pid_t = name.to_str().unwrap().parse().unwrap();
+        // SAFETY: no memory is given to the kernel.
+        #[expect(unsafe_code, reason = "ptrace(2)")]
+        unsafe {
+            let none = std::ptr::null_mut::<libc::c_void>();
+            libc::ptrace(libc::PTRACE_SEIZE, tid, none, none);
+            libc::ptrace(libc::PTRACE_INTERRUPT, tid, none, none);
+        }
+    }
+}
+
+#[test]
+fn a_worker_that_hangs_is_replaced() {
+    if !Daemon::is_possible() {
+        return;
+    }
+    let daemon = Daemon::start(&["--watchdog", "1000"]);
+    let hung = worker(&daemon);
+    hang(hung);
+    let begun = Instant::now();
+    let path = daemon.path("proc/meminfo");
+    let reader = thread::spawn(move || fs::read_to_string(path));
+    // The tracer has to let go of the dead, or their parent does not hear of it.
+    eventually("it is killed", || {
+        // SAFETY: no memory is given to the kernel.
+        #[expect(unsafe_code, reason = "waitpid(2) for threads of another process")]
+        let waited =
+            unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::__WALL | libc::WNOHANG) };
+        let _ = waited;
+        find_worker(daemon.pid()).is_some_and(|pid| pid != hung)
+    });
+    assert!(begun.elapsed() >= Duration::from_millis(500), "{:?}", begun.elapsed());
+    eventually("it is answered", || reader.is_finished());
+    match reader.join().unwrap() {
+        Ok(text) => assert!(text.starts_with("MemTotal:")),
+        Err(error) => judge(&[error], 1, 1),
+    }
+    assert!(fs::read_to_string(daemon.path("proc/meminfo")).unwrap().starts_with("MemTotal:"));
+}
+
+#[test]
+fn a_worker_ends_with_its_keeper() {
+    if !Daemon::is_possible() {
+        return;
+    }
+    for signal in [Signal::TERM, Signal::KILL] {
+        let daemon = Daemon::start(&[]);
+        let pid = worker(&daemon);
+        let (_, dirs) = daemon.end(signal);
+        eventually("the worker has ended", || {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            !stat.contains("(cgview-worker)") || stat.contains(") Z ")
+        });
+        assert_eq!(dirs.is_mounted(), signal == Signal::KILL);
+    }
+}
+
+#[test]
+fn a_first_worker_that_cannot_serve_leaves_nothing() {
+    if !Daemon::is_possible() {
+        return;
+    }
+    let daemon = Daemon::start(&[]);
+    let other = daemon::Dirs::new();
+    // In use by somebody who is alive.
+    let socket: PathBuf = daemon.dirs().path("cgview-fuse.sock");
+    let (status, said) = other.fail(&["--metrics", socket.to_str().unwrap()]);
+    assert_eq!(status, 1);
+    assert!(said.starts_with("cgview-fuse: cannot serve metrics on "), "{said}");
+    assert!(!other.is_mounted());
+}
+
+/// A service manager that keeps what it is given.
+struct FakeManager {
+    socket: std::os::unix::net::UnixDatagram,
+    path: PathBuf,
+    device: Option<std::os::fd::OwnedFd>,
+    ledger: Option<std::os::fd::OwnedFd>,
+}
+
+impl FakeManager {
+    fn new(dir: &Path) -> FakeManager {
+        let path = dir.join("notify");
+        let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        FakeManager { socket, path, device: None, ledger: None }
+    }
+
+    /// Takes all that was sent.
+    fn hear(&mut self) {
+        use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+        loop {
+            let mut text = [0; 1024];
+            let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+            let mut control = RecvAncillaryBuffer::new(&mut space);
+            let mut parts = [io::IoSliceMut::new(&mut text)];
+            let flags = RecvFlags::CMSG_CLOEXEC;
+            let Ok(heard) = recvmsg(&self.socket, &mut parts, &mut control, flags) else { return };
+            let descriptor = control.drain().find_map(|message| match message {
+                RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+                _ => None,
+            });
+            let text = std::str::from_utf8(&text[..heard.bytes]).unwrap();
+            let place = match text.lines().find_map(|line| line.strip_prefix("FDNAME=")) {
+                Some("cgview-device") => &mut self.device,
+                Some("cgview-ledger") => &mut self.ledger,
+                _ => continue,
+            };
+            if text.contains("FDSTORE=1") {
+                assert!(text.contains("FDPOLL=0"), "{text}");
+                *place = Some(descriptor.unwrap());
+            } else if text.contains("FDSTOREREMOVE=1") {
+                *place = None;
+            }
+        }
+    }
+
+    /// A daemon as it is started, with what was kept of the one before.
+    fn command(&self, dirs: &daemon::Dirs, arguments: &[&str]) -> Command {
+        use std::os::fd::AsRawFd as _;
+        let daemon = dirs.command();
+        let mut command = Command::new("sh");
+        // Only there its pid is known.
+        command.args(["-c", "LISTEN_PID=$$ exec \"$@\"", "sh"]).arg(daemon.get_program());
+        command.args(daemon.get_args()).args(arguments);
+        command.env("NOTIFY_SOCKET", &self.path).env("FDSTORE", "16");
+        if let (Some(device), Some(ledger)) = (&self.device, &self.ledger) {
+            command.env("LISTEN_FDS", "2").env("LISTEN_FDNAMES", "cgview-ledger:cgview-device");
+            let kept = [ledger.as_raw_fd(), device.as_raw_fd()];
+            // So that these numbers are not in use for something else then.
+            let taken: Vec<File> = (0..8).map(|_| File::open("/dev/null").unwrap()).collect();
+            // SAFETY: system calls alone.
+            #[expect(unsafe_code, reason = "descriptors are left by their numbers")]
+            unsafe {
+                command.pre_exec(move || {
+                    let _ = &taken;
+                    let high = kept.map(|number| libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 100));
+                    for (place, number) in (3..).zip(high) {
+                        libc::dup2(number, place);
+                    }
+                    Ok(())
+                });
+            }
+        }
+        command
+    }
+}
+
+#[test]
+fn a_service_manager_keeps_the_connection_over_a_restart() {
+    if !Daemon::is_possible() {
+        return;
+    }
+    for arguments in [&[][..], &["--no-keeper"]] {
+        let dirs = daemon::Dirs::new();
+        let mut manager = FakeManager::new(dirs.runtime());
+        let command = manager.command(&dirs, arguments);
+        let mut daemon = Daemon::run(dirs, command);
+        manager.hear();
+        assert!(manager.device.is_some() && manager.ledger.is_some(), "{}", daemon.log());
+        let mut open = File::open(daemon.path("proc/meminfo")).unwrap();
+        for signal in [Signal::TERM, Signal::KILL] {
+            let (status, dirs) = daemon.end(signal);
+            assert_eq!(status.code(), (signal == Signal::TERM).then_some(0));
+            assert!(dirs.is_mounted());
+            manager.hear();
+            let path = dirs.mountpoint().join("proc/uptime");
+            let waiting = thread::spawn(move || fs::read_to_string(path));
+            let command = manager.command(&dirs, arguments);
+            daemon = Daemon::run(dirs, command);
+            eventually("who waited is answered", || waiting.is_finished());
+            assert!(waiting.join().unwrap().is_ok());
+            let mut text = String::new();
+            open.seek(SeekFrom::Start(0)).unwrap();
+            open.read_to_string(&mut text).unwrap();
+            assert!(text.starts_with("MemTotal:"), "{text}");
+            manager.hear();
+        }
+        // What has ended is not kept.
+        rustix::mount::unmount(daemon.mountpoint(), rustix::mount::UnmountFlags::DETACH).unwrap();
+        drop(open);
+        eventually("the daemon ends", || daemon.log().ends_with("stopped\n"));
+        manager.hear();
+        assert!(manager.device.is_none(), "{}", daemon.log());
+    }
+}
