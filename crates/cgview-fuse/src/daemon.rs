@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use cgview_fuse::{
     arguments::Arguments,
-    handover::{Inherited, Manager, has_ended},
+    handover::{Inherited, has_ended},
     keeper::{Custody, End, Keeper, Signals},
     ledger::Ledger,
     logging, mount,
@@ -14,6 +14,7 @@ use cgview_fuse::{
     pid_file::PidFile,
     session::Session,
     settings::Settings,
+    succession::Succession,
 };
 
 use crate::worker;
@@ -43,14 +44,36 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
         return worker::alone(arguments, settings, log, signals, custody).map(|()| 0);
     }
     let signals = Signals::new().context("cannot handle signals")?;
-    let _pid_file = lock(&settings)?;
-    let custody = begin(&arguments.mountpoint, &options, inherited)?;
-    let mount = custody.mount.clone();
-    let keeper = Keeper::new(custody, signals, Manager::new(), settings.watchdog)
+    let mut succession = None;
+    if arguments.replace && Mount::find(&arguments.mountpoint).is_ok() {
+        succession = Succession::ask(&settings.keeper_socket()).with_context(|| {
+            format!("cannot take over from the keeper of {}", arguments.mountpoint.display())
+        })?;
+    }
+    let (custody, lock) = match &mut succession {
+        Some(Succession {
+            device: Some(device), ledger: Some(ledger), lock: Some(lock), ..
+        }) => {
+            let mount = Mount::find(&arguments.mountpoint)?;
+            let [device, ledger, lock] = [device, ledger, lock].map(|left| left.try_clone());
+            let lock = PidFile::left(&settings.pid_file(), lock?);
+            (Custody { device: device?, ledger: ledger?, mount, adopted: true }, lock)
+        }
+        _ => {
+            let lock = lock(&settings)?;
+            (begin(&arguments.mountpoint, &options, inherited)?, lock)
+        }
+    };
+    let (mount, adopted) = (custody.mount.clone(), custody.adopted);
+    let keeper = Keeper::new(custody, lock, signals, &settings, succession)
         .context("cannot keep the mount")
-        .inspect_err(|_| worker::unmount(&mount))?;
+        .inspect_err(|_| {
+            if !adopted {
+                worker::unmount(&mount);
+            }
+        })?;
     match keeper.run() {
-        End::Stopped => Ok(0),
+        End::Stopped | End::HandedOver => Ok(0),
         // The worker has said why.
         End::Failed(status) => Ok(u8::try_from(status).unwrap_or(1)),
     }

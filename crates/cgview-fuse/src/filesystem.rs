@@ -5,6 +5,7 @@
 //! thread that serves all others.
 
 mod connection;
+mod drain;
 mod entries;
 
 use std::{
@@ -26,8 +27,8 @@ use fuser::{
 };
 use rustix::io::Errno;
 
-pub(crate) use self::connection::Connection;
 use self::entries::{HIDDEN_SIZE, SPLICES_BY_PAGE_CACHE, Sizes, dir, entry, file, kind, list};
+pub(crate) use self::{connection::Connection, drain::Drain};
 use crate::{
     dispatch::{Ask, Dispatcher, Told},
     handles::slice,
@@ -52,6 +53,7 @@ struct ViewFilesystem {
     since: SystemTime,
     sizes: Sizes,
     notifier: Arc<OnceLock<Notifier>>,
+    drain: Arc<Drain>,
 }
 
 impl ViewFilesystem {
@@ -339,6 +341,7 @@ impl Filesystem for ViewFilesystem {
             Ok(()) => reply.statfs(0, 0, 0, 0, 0, 4096, 255, 0),
             Err(errno) => reply.error(errno),
         }
+        self.drain.pass(|| self.dispatcher.is_answered());
     }
 
     fn write(
@@ -562,6 +565,7 @@ mod tests {
             since: SystemTime::now(),
             sizes: Sizes::Hidden,
             notifier: Arc::default(),
+            drain: Arc::default(),
         };
         let panicking =
             filesystem.answer(Operation::Read, |_| -> Result<(), Errno> { panic!("as a test") });

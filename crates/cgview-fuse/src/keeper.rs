@@ -11,6 +11,7 @@ use std::{
         fd::{AsFd as _, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt as _,
     },
+    path::PathBuf,
     thread,
     time::{Duration, Instant},
 };
@@ -27,12 +28,18 @@ use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use crate::{
     handover::{Manager, has_ended},
     mount::Mount,
+    pid_file::PidFile,
     session::PATIENCE,
+    settings::Settings,
     spawn::{Program, Told, start_prober},
+    succession::{Listener, Peer, Succession},
 };
 
 /// What the worker is told: to keep its state and to end.
-pub(crate) const STOP: &[u8] = b"STOP";
+const STOP: &[u8] = b"STOP";
+
+/// The same, but another process is to go on with the connection.
+pub(crate) const DRAIN: &[u8] = b"DRAIN";
 
 /// How long a worker may take until it serves.
 const START: Duration = Duration::from_secs(30);
@@ -107,6 +114,8 @@ pub struct Custody {
 /// How it ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum End {
+    /// Another keeper has taken over.
+    HandedOver,
     /// It was told to, or the mount is gone.
     Stopped,
     /// The first worker could not serve, and has said why: this is its exit status.
@@ -133,7 +142,13 @@ enum Next {
 #[derive(Debug)]
 pub struct Keeper {
     custody: Custody,
+    lock: PidFile,
     signals: Signals,
+    listener: Option<Listener>,
+    /// Where it is going to listen.
+    socket: PathBuf,
+    /// The keeper of before, which waits until this one serves.
+    succession: Option<Succession>,
     manager: Option<Manager>,
     /// Whether the manager keeps the connection when this process ends.
     kept_on: bool,
@@ -158,17 +173,20 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Prepares to keep a connection. A worker that gives no answer for `silence` is replaced.
+    /// Prepares to keep a connection, which another keeper may have handed over.
     ///
     /// # Errors
     ///
     /// If there are no more descriptors.
     pub fn new(
         custody: Custody,
+        lock: PidFile,
         signals: Signals,
-        manager: Option<Manager>,
-        silence: Option<Duration>,
+        settings: &Settings,
+        succession: Option<Succession>,
     ) -> io::Result<Keeper> {
+        let manager = Manager::new();
+        let silence = settings.watchdog;
         let (beats, beating) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         let wanted = sd_notify::watchdog_enabled();
         let probe = [silence.map(|silence| silence / 4), wanted.map(|wanted| wanted / 3)];
@@ -177,10 +195,14 @@ impl Keeper {
             manager.store(&custody.device, custody.ledger.as_fd())?;
             kept_on = true;
         }
-        Ok(Keeper {
+        let mut keeper = Keeper {
             mountpoint: CString::new(custody.mount.path().as_os_str().as_bytes())?,
             custody,
+            lock,
             signals,
+            listener: None,
+            socket: settings.keeper_socket(),
+            succession,
             manager,
             kept_on,
             program: Program::new()?,
@@ -196,7 +218,22 @@ impl Keeper {
             heard: Instant::now(),
             silence,
             longest: silence,
-        })
+        };
+        if keeper.succession.is_none() {
+            keeper.listen();
+        }
+        Ok(keeper)
+    }
+
+    fn listen(&mut self) {
+        match Listener::new(&self.socket) {
+            Ok(listener) => self.listener = Some(listener),
+            // Nothing else depends on it.
+            Err(error) => tracing::warn!(
+                "cannot be replaced by --replace, for want of the socket {}: {error}",
+                self.socket.display()
+            ),
+        }
     }
 
     /// Keeps the connection until it ends, or a signal says so.
@@ -235,7 +272,8 @@ impl Keeper {
         let [term, int, hup, usr1, usr2, child] = &self.signals.pipes;
         // Any descriptor does where there is no worker.
         let control = self.worker.as_ref().map_or(child, |worker| &worker.control);
-        let watched = [term, int, hup, usr1, usr2, child, &self.beats, control];
+        let listener = self.listener.as_ref().map_or(child, Listener::socket);
+        let watched = [term, int, hup, usr1, usr2, child, &self.beats, control, listener];
         let mut polled = watched.map(|descriptor| PollFd::new(descriptor, PollFlags::IN));
         let timeout = Timespec {
             tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
@@ -271,8 +309,38 @@ impl Keeper {
                 return self.worker_ended(status);
             }
         }
+        if let Some(peer) = self.listener.as_ref().and_then(Listener::accept)
+            && self.hand_over(&peer)
+        {
+            return Next::End(End::HandedOver);
+        }
         self.watch();
         Next::GoOn
+    }
+
+    /// Has the worker answer what it has read, and hands the connection over. If the other one does not serve
+    /// then, another worker is started.
+    fn hand_over(&mut self, peer: &Peer) -> bool {
+        if self.worker.as_ref().is_some_and(|worker| worker.ready.is_none()) {
+            return false;
+        }
+        self.end_worker(DRAIN);
+        let Custody { device, ledger, .. } = &self.custody;
+        let handed = peer.hand(device.as_fd(), ledger.as_fd(), self.lock.as_fd());
+        self.next = Instant::now();
+        handed
+    }
+
+    fn end_worker(&mut self, message: &[u8]) {
+        if let Some(worker) = &self.worker {
+            let _ = rustix::net::send(&worker.control, message, SendFlags::NOSIGNAL);
+        }
+        if !self.worker_ends(STOPPING)
+            && let Some(worker) = &self.worker
+        {
+            let _ = kill_process(worker.pid, Signal::KILL);
+            self.worker_ends(STOPPING);
+        }
     }
 
     fn start_worker(&mut self) {
@@ -321,6 +389,13 @@ impl Keeper {
             if let Some(manager) = &self.manager {
                 manager.tell(message);
             }
+        }
+        if self.served
+            && let Some(succession) = self.succession.take()
+        {
+            self.lock.take_over();
+            self.listen();
+            succession.complete();
         }
     }
 
@@ -411,6 +486,11 @@ impl Keeper {
 
     /// Ends the worker, and the mount unless it is kept on by somebody else.
     fn finish(&mut self, end: End) {
+        if end == End::HandedOver {
+            self.lock.leave();
+            tracing::info!("another process has taken over");
+            return;
+        }
         if let Some(manager) = &self.manager {
             manager.tell(b"STOPPING=1");
         }
@@ -435,15 +515,10 @@ impl Keeper {
                     "files are still bound into containers; they cannot be read until it runs again"
                 );
             }
-            if let Some(worker) = &self.worker {
-                let _ = rustix::net::send(&worker.control, STOP, SendFlags::NOSIGNAL);
-            }
-            if !self.worker_ends(STOPPING)
-                && let Some(worker) = &self.worker
-            {
-                let _ = kill_process(worker.pid, Signal::KILL);
-                self.worker_ends(STOPPING);
-            }
+            self.end_worker(if kept_on { DRAIN } else { STOP });
+        }
+        if let Some(listener) = &self.listener {
+            listener.close();
         }
         if kept_on {
             tracing::info!("stopped; readers wait for the next start");

@@ -7,7 +7,10 @@ use std::{
 
 use rustix::net::{RecvFlags, SendFlags};
 
-use crate::spawn::{BEFORE, STATUS};
+use crate::{
+    keeper::DRAIN,
+    spawn::{BEFORE, STATUS},
+};
 
 /// The socket between a worker and its keeper.
 #[derive(Debug)]
@@ -32,20 +35,23 @@ impl Line {
         );
     }
 
-    /// Does `stop` when the keeper says to end, or is gone.
+    /// Does `stop` when the keeper says to end, or is gone. It is told whether another process is to go on, and
+    /// so everything that was read from the connection is to be answered before.
     ///
     /// # Errors
     ///
     /// If there are no more threads.
-    pub fn listen(self: &Arc<Line>, stop: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    pub fn listen(self: &Arc<Line>, stop: impl FnOnce(bool) + Send + 'static) -> io::Result<()> {
         let line = Arc::clone(self);
         thread::Builder::new().name("keeper".into()).spawn(move || {
             let mut message = [0_u8; 16];
-            // There is but one thing that it says.
-            while rustix::net::recv(&line.socket, &mut message, RecvFlags::empty())
-                == Err(rustix::io::Errno::INTR)
-            {}
-            stop();
+            let told = loop {
+                match rustix::net::recv(&line.socket, &mut message, RecvFlags::empty()) {
+                    Err(rustix::io::Errno::INTR) => {}
+                    heard => break heard.map_or(0, |(length, _)| length),
+                }
+            };
+            stop(message.get(..told) == Some(DRAIN));
         })?;
         Ok(())
     }

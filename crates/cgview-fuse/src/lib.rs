@@ -28,6 +28,7 @@ pub mod session;
 pub mod settings;
 mod spawn;
 pub mod state;
+pub mod succession;
 mod tenant;
 pub mod triggers;
 pub mod upkeep;

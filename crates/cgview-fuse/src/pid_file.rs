@@ -3,7 +3,10 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Seek as _, Write as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
+    },
     path::{Path, PathBuf},
 };
 
@@ -45,9 +48,30 @@ pub enum Error {
 pub struct PidFile {
     path: PathBuf,
     file: File,
+    /// Whether it goes with this process: it does not if another one has it, too.
+    own: bool,
 }
 
 impl PidFile {
+    /// One that another process holds, and has handed over. It is its own until [`take_over`](Self::take_over).
+    #[must_use]
+    pub fn left(path: &Path, file: OwnedFd) -> PidFile {
+        PidFile { path: path.into(), file: file.into(), own: false }
+    }
+
+    /// Makes it this process's. The other one has to [`leave`](Self::leave) it.
+    pub(crate) fn take_over(&mut self) {
+        self.own = true;
+        // The lock is what counts.
+        let pid = format!("{}\n", std::process::id());
+        let _ = self.file.set_len(0).and_then(|()| self.file.write_all_at(pid.as_bytes(), 0));
+    }
+
+    /// Makes it another process's, which has it, too.
+    pub(crate) fn leave(&mut self) {
+        self.own = false;
+    }
+
     /// Locks `path` and writes this process's pid to it.
     ///
     /// # Errors
@@ -83,14 +107,20 @@ impl PidFile {
             file.set_len(0).map_err(failed)?;
             file.rewind().map_err(failed)?;
             writeln!(file, "{}", std::process::id()).map_err(failed)?;
-            return Ok(PidFile { path: path.into(), file });
+            return Ok(PidFile { path: path.into(), file, own: true });
         }
+    }
+}
+
+impl AsFd for PidFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        if is_same(&self.file, &self.path) {
+        if self.own && is_same(&self.file, &self.path) {
             // Nothing is lost if it stays: the lock goes with the process.
             let _ = fs::remove_file(&self.path);
         }

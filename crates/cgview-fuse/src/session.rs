@@ -15,7 +15,7 @@ use std::{
 use cgview_host::Host;
 
 use crate::{
-    filesystem::Connection,
+    filesystem::{Connection, Drain},
     greeting::Greeting,
     mount::{self, Mount},
     service::Service,
@@ -30,6 +30,7 @@ use crate::{
 pub struct Session {
     thread: JoinHandle<io::Result<()>>,
     ended: Arc<AtomicBool>,
+    drain: (Arc<Drain>, usize),
 }
 
 impl Session {
@@ -56,6 +57,7 @@ impl Session {
         then: impl FnOnce() + Send + 'static,
     ) -> io::Result<Session> {
         let connection = Connection::adopt(service, connection, greeting, threads)?;
+        let drain = connection.drain.clone();
         let ended = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&ended);
         let thread = thread::Builder::new().name("session".into()).spawn(move || {
@@ -64,7 +66,15 @@ impl Session {
             then();
             result
         })?;
-        Ok(Session { thread, ended })
+        Ok(Session { thread, ended, drain })
+    }
+
+    /// Answers what was read from the connection, and reads no more of it, for another process to go on. Then
+    /// this one has to end. Returns whether that was done in time; it is not where the mount is not at
+    /// `mountpoint` any more.
+    pub fn drain(&self, mountpoint: &Path, patience: Duration) -> bool {
+        let (drain, threads) = &self.drain;
+        drain.run(*threads, mountpoint, patience)
     }
 
     /// Whether the connection has ended.

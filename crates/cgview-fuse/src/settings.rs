@@ -212,6 +212,12 @@ impl Settings {
         self.pid_file().with_extension("state")
     }
 
+    /// The socket where the keeper can be asked to hand over to another one: beside the pid file, too.
+    #[must_use]
+    pub fn keeper_socket(&self) -> PathBuf {
+        self.pid_file().with_extension("keeper")
+    }
+
     /// The socket that metrics are served on.
     #[must_use]
     pub fn metrics_socket(&self) -> Option<PathBuf> {

@@ -4,7 +4,10 @@ use std::{
     io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -36,6 +39,9 @@ use signal_hook::{
 
 /// How long the answers to the last requests are waited for.
 const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long the answers to requests that were read are waited for, when another process is to go on.
+const DRAINING: Duration = Duration::from_secs(2);
 
 /// Takes signals from now on: before there is a mount, so that none of them leaves it behind.
 pub(crate) fn signals() -> Result<Signals> {
@@ -97,6 +103,7 @@ pub(crate) fn alone(
     notify(&[NotifyState::Stopping]);
     match manager {
         Some(_) if !running.has_ended() => {
+            running.drain(mount.path());
             tracing::info!("readers wait for the next start");
             running.finish(None)
         }
@@ -210,8 +217,14 @@ impl Running {
         mut signals: Signals,
         voice: &Voice,
     ) -> Result<Running> {
+        let drained = Arc::new(AtomicBool::new(false));
         let kept = if let Voice::Keeper(keeper) = voice {
-            keeper.listen(closes(&signals)).context("cannot listen to the keeper")?;
+            let (drain, close) = (Arc::clone(&drained), closes(&signals));
+            let stop = move |drained| {
+                drain.store(drained, Ordering::Release);
+                close();
+            };
+            keeper.listen(stop).context("cannot listen to the keeper")?;
             true
         } else {
             false
@@ -226,7 +239,17 @@ impl Running {
                 _ => break,
             }
         }
+        if drained.load(Ordering::Acquire) {
+            self.drain(&arguments.mountpoint);
+        }
         Ok(self)
+    }
+
+    /// Answers what was read, and reads no more.
+    fn drain(&self, mountpoint: &Path) {
+        if !self.has_ended() && !self.session.drain(mountpoint, DRAINING) {
+            tracing::warn!("not all requests could be answered before the next process goes on");
+        }
     }
 
     /// Keeps the state, after unmounting what is to be unmounted.

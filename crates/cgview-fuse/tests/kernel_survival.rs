@@ -1,5 +1,6 @@
 //! The mount outlives its workers, on a real kernel: they are killed, stopped, hung and replaced under readers.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod daemon;
 
@@ -8,7 +9,7 @@ use std::{
     io::{self, Read as _, Seek as _, SeekFrom},
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -273,6 +274,90 @@ fn a_worker_that_hangs_is_replaced() {
         Err(error) => judge(&[error], 1, 1),
     }
     assert!(fs::read_to_string(daemon.path("proc/meminfo")).unwrap().starts_with("MemTotal:"));
+}
+
+#[test]
+fn the_program_is_replaced_under_readers_and_nothing_fails() {
+    if !Daemon::is_possible() {
+        return;
+    }
+    let first = Daemon::start(&[]);
+    let dirs = first.dirs();
+    let readers = Readers::start(&first.mountpoint(), 12);
+    readers.go_on();
+    // One that cannot serve changes nothing.
+    let bad = first.dirs().path("bad");
+    fs::write(&bad, "").unwrap();
+    let (status, said) = dirs.fail(&["--replace", "--metrics", bad.to_str().unwrap()]);
+    assert_eq!(status, 1);
+    assert!(said.contains("cannot serve metrics on "), "{said}");
+    readers.go_on();
+    let pid = || fs::read_to_string(first.dirs().path("cgview-fuse.pid")).unwrap();
+    assert_eq!(pid(), format!("{}\n", first.pid()));
+
+    // There and back again: the one that takes over is the version of before for the next.
+    let mut last = Successor::start(&first);
+    eventually("the first one ends", || has_ended(first.pid()));
+    for _ in 0..2 {
+        readers.go_on();
+        let next = Successor::start(&first);
+        assert_eq!(last.wait(), Some(0));
+        assert_eq!(pid(), format!("{}\n", next.0.id()));
+        last = next;
+    }
+    readers.go_on();
+    let failed = readers.finish();
+    assert!(failed.is_empty(), "{failed:?}");
+    // It has a worker of its own.
+    let begun = served(&first);
+    send(find_worker(last.0.id()).unwrap(), Signal::KILL);
+    eventually("the next worker serves", || served(&first) > begun);
+    assert!(fs::read_to_string(first.path("proc/meminfo")).unwrap().starts_with("MemTotal:"));
+    send(last.0.id(), Signal::TERM);
+    assert_eq!(last.wait(), Some(0));
+    assert!(!first.dirs().is_mounted());
+    assert!(!first.dirs().path("cgview-fuse.pid").exists());
+    assert!(!first.dirs().path("cgview-fuse.keeper").exists());
+}
+
+/// A daemon that has taken over from another one.
+struct Successor(Child);
+
+impl Successor {
+    fn start(daemon: &Daemon) -> Successor {
+        let log = fs::OpenOptions::new().append(true).open(daemon.dirs().path("log")).unwrap();
+        let mut command = daemon.dirs().command();
+        command.arg("--replace").stdout(log.try_clone().unwrap()).stderr(log);
+        let before = served(daemon);
+        let mut child = Successor(command.spawn().unwrap());
+        eventually("it takes over", || {
+            assert!(child.0.try_wait().unwrap().is_none(), "{}", daemon.log());
+            served(daemon) > before
+                && fs::read_to_string(daemon.dirs().path("cgview-fuse.pid")).unwrap()
+                    == format!("{}\n", child.0.id())
+        });
+        child
+    }
+
+    fn wait(&mut self) -> Option<i32> {
+        let mut status = None;
+        eventually("it ends", || {
+            status = self.0.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap().code()
+    }
+}
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn has_ended(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
 }
 
 #[test]

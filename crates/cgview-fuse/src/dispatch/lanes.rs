@@ -262,6 +262,12 @@ impl<K: Clone + Eq + Hash, J: Clone> Lanes<K, J> {
         self.running.is_empty() && self.queued == 0
     }
 
+    /// Whether nobody waits for an answer: those that are overdue have got one.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        self.running.len() <= self.overdue && self.queued == 0
+    }
+
     /// How many wait.
     #[must_use]
     pub fn queued(&self) -> usize {

@@ -147,6 +147,12 @@ impl Dispatcher {
         let state = self.0.lanes.lock();
         (state.lanes.queued(), state.lanes.overdue())
     }
+
+    /// Whether nobody waits for an answer.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        self.0.lanes.lock().lanes.is_answered()
+    }
 }
 
 impl Drop for Dispatcher {

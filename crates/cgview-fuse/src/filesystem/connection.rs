@@ -10,7 +10,7 @@ use std::{
 use fuser::{Config, Filesystem, KernelConfig, Request, Session, SessionACL};
 use rustix::io::Errno;
 
-use super::{ViewFilesystem, entries::Sizes};
+use super::{Drain, ViewFilesystem, entries::Sizes};
 use crate::{
     descriptors::{clone_device, replace},
     dispatch::{self, Dispatcher},
@@ -24,7 +24,11 @@ const MAX_REQUEST: u32 = 1 << 20;
 
 /// A connection of the kernel's FUSE, taken up to be served.
 #[derive(Debug)]
-pub(crate) struct Connection(Session<ViewFilesystem>);
+pub(crate) struct Connection {
+    session: Session<ViewFilesystem>,
+    /// By which it comes to an end between two requests, and how many threads there are then to be ended.
+    pub(crate) drain: (Arc<Drain>, usize),
+}
 
 impl Connection {
     /// Answers the kernel's greeting on a new connection, which comes once in its life (`FUSE_INIT`).
@@ -47,7 +51,8 @@ impl Connection {
     ) -> io::Result<Connection> {
         let mut config = Config::default();
         config.acl = SessionACL::All;
-        config.n_threads = Some(dispatch::threads(threads));
+        let drain = (Arc::<Drain>::default(), dispatch::threads(threads));
+        config.n_threads = Some(drain.1);
         let notifier = Arc::new(OnceLock::new());
         let filesystem = ViewFilesystem {
             dispatcher: Dispatcher::start(Arc::clone(&service), threads)?,
@@ -55,6 +60,7 @@ impl Connection {
             since: SystemTime::now(),
             sizes: Sizes::Hidden,
             notifier: Arc::clone(&notifier),
+            drain: Arc::clone(&drain.0),
         };
         let (session, same) = greeting
             .replay(|stage| Session::from_fd(filesystem, stage, SessionACL::All, config))?;
@@ -73,12 +79,12 @@ impl Connection {
         replace(session.as_fd(), &device)?;
         // It was empty.
         let _ = notifier.set(session.notifier());
-        Ok(Connection(session))
+        Ok(Connection { session, drain })
     }
 
     /// Serves it until its last mount is gone.
     pub(crate) fn serve(self) -> io::Result<()> {
-        self.0.run()
+        self.session.run()
     }
 }
 
