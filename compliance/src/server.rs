@@ -227,6 +227,19 @@ impl Server {
         let _ = child.wait();
     }
 
+    /// Kills what serves, as a fault in it would; what watches over it lives.
+    pub fn crash(&self) {
+        let pids = self.pids();
+        let serving = if let [_, others @ ..] = pids.as_slice() {
+            if others.is_empty() { pids.as_slice() } else { others }
+        } else {
+            &pids
+        };
+        for &pid in serving {
+            let _ = kill_process(pid_of(pid), Signal::KILL);
+        }
+    }
+
     /// Ends it, and starts it again in the same place. Binds that containers have may be dead then.
     pub fn restart(&mut self) {
         self.end();

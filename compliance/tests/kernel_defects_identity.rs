@@ -116,7 +116,7 @@ fn w22_ps_is_right_in_a_time_namespace() {
     let elapsed = output.text.trim().parse::<i64>().unwrap_or(-1);
     let age = uptime(&container);
     Defect::new("W22").judge(
-        &format!("ps: 1 runs for {elapsed} s; uptime {age} s"),
+        &format!("ps: 1 runs for {:?} s; uptime {age} s", output.text.trim()),
         (0..60).contains(&elapsed) && age > 100_000.0,
         !(0..60).contains(&elapsed),
     );
@@ -140,7 +140,10 @@ fn w22_ps_is_right_where_uptime_is_the_hosts() {
     let since_boot: f64 = since_boot.split(' ').next().unwrap().parse().unwrap();
     let age = uptime(&container);
     Defect::new("W22").judge(
-        &format!("ps: 1 runs for {elapsed} s; uptime {age} s, the host's {since_boot} s"),
+        &format!(
+            "ps: 1 runs for {:?} s; uptime {age} s, the host's {since_boot} s",
+            output.text.trim()
+        ),
         (0..60).contains(&elapsed) && (since_boot - age).abs() < 60.0,
         // A machine that has just started is as young as its containers.
         !(0..60).contains(&elapsed) || since_boot < 120.0,
