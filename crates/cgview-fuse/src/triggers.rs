@@ -8,7 +8,10 @@ use std::{
     fmt,
     io::{self, PipeWriter},
     os::fd::OwnedFd,
-    sync::Arc,
+    sync::{
+        Arc,
+        mpsc::{self, SendError, Sender},
+    },
     thread,
 };
 
@@ -22,7 +25,10 @@ use rustix::{
 /// How many triggers one container may have.
 const MOST_OF_ONE: usize = 32;
 
-/// How many triggers all containers may have together.
+/// How many more of one container's may be about to end, which takes the kernel its time.
+const MOST_ENDING: usize = 4 * MOST_OF_ONE;
+
+/// How many triggers all containers may have together, with those that are about to end.
 const MOST_OF_ALL: usize = 1024;
 
 /// Tells the kernel that a poll may be answered anew.
@@ -43,6 +49,8 @@ pub enum Ready {
 #[derive(Debug)]
 pub struct Triggers {
     shared: Arc<Shared>,
+    /// Takes those that end, by their handles.
+    ending: Sender<(u64, OwnedFd)>,
     /// The thread ends when the other end of this is closed.
     _stop: PipeWriter,
 }
@@ -56,8 +64,8 @@ struct Shared {
 
 struct Trigger {
     container: Box<str>,
-    /// Polled by the thread; the trigger ends when it is closed.
-    _file: OwnedFd,
+    /// Polled by the thread; the trigger ends when it is closed. None while that happens.
+    file: Option<OwnedFd>,
     fired: bool,
     broken: bool,
     waiting: Option<Wake>,
@@ -89,7 +97,16 @@ impl Triggers {
             waiter.wait();
             drop(stopped);
         })?;
-        Ok(Triggers { shared, _stop: stop })
+        let (ending, ended) = mpsc::channel::<(u64, OwnedFd)>();
+        let closer = Arc::clone(&shared);
+        thread::Builder::new().name("triggers-end".into()).spawn(move || {
+            for (handle, file) in ended {
+                // The kernel waits for its own readers (`synchronize_rcu()` in `psi_trigger_destroy()`).
+                drop(file);
+                closer.triggers.lock().remove(&handle);
+            }
+        })?;
+        Ok(Triggers { shared, ending, _stop: stop })
     }
 
     /// Keeps a trigger for an open file. `set` makes it, if there is room.
@@ -115,7 +132,7 @@ impl Triggers {
         epoll::add(&self.shared.epoll, &file, EventData::new_u64(handle), flags)?;
         let trigger = Trigger {
             container: container.into(),
-            _file: file,
+            file: Some(file),
             fired: false,
             broken: false,
             waiting: None,
@@ -129,8 +146,13 @@ impl Triggers {
         if triggers.contains_key(&handle) {
             return Err(Errno::BUSY);
         }
-        let own = triggers.values().filter(|trigger| *trigger.container == *container).count();
-        if own >= MOST_OF_ONE || triggers.len() >= MOST_OF_ALL {
+        let of_container = triggers.values().filter(|trigger| *trigger.container == *container);
+        let (mut own, mut ending) = (0, 0);
+        for trigger in of_container {
+            let count = if trigger.file.is_some() { &mut own } else { &mut ending };
+            *count += 1;
+        }
+        if own >= MOST_OF_ONE || ending >= MOST_ENDING || triggers.len() >= MOST_OF_ALL {
             return Err(Errno::NOMEM);
         }
         Ok(())
@@ -140,7 +162,8 @@ impl Triggers {
     /// it does.
     pub fn poll(&self, handle: u64, wake: Option<Wake>) -> Ready {
         let mut triggers = self.shared.triggers.lock();
-        let Some(trigger) = triggers.get_mut(&handle).filter(|trigger| !trigger.broken) else {
+        let usable = |trigger: &&mut Trigger| !trigger.broken && trigger.file.is_some();
+        let Some(trigger) = triggers.get_mut(&handle).filter(usable) else {
             return Ready::Broken;
         };
         if std::mem::take(&mut trigger.fired) {
@@ -152,14 +175,25 @@ impl Triggers {
 
     /// Whether an open file has a trigger.
     pub fn has(&self, handle: u64) -> bool {
-        self.shared.triggers.lock().contains_key(&handle)
+        self.shared.triggers.lock().get(&handle).is_some_and(|trigger| trigger.file.is_some())
     }
 
-    /// Ends the trigger of an open file, if it has one.
+    /// Ends the trigger of an open file, if it has one. It does not wait for the kernel, which may take a tenth
+    /// of a second: all else that its container asks for would wait, too.
     pub fn release(&self, handle: u64) {
-        let trigger = self.shared.triggers.lock().remove(&handle);
-        // The kernel waits for its own readers when the descriptor is closed (`psi_trigger_destroy()`).
-        drop(trigger);
+        let file = match self.shared.triggers.lock().get_mut(&handle) {
+            Some(trigger) => {
+                trigger.waiting = None;
+                trigger.file.take()
+            }
+            None => None,
+        };
+        let Some(file) = file else { return };
+        // Its thread ends with this value.
+        if let Err(SendError((handle, file))) = self.ending.send((handle, file)) {
+            drop(file);
+            self.shared.triggers.lock().remove(&handle);
+        }
     }
 }
 
@@ -198,7 +232,7 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{sync::mpsc, time::Duration};
+    use std::time::Duration;
 
     fn file() -> Result<OwnedFd, Errno> {
         rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)
@@ -212,7 +246,30 @@ mod tests {
         assert_eq!(triggers.poll(7, None), Ready::Waiting);
         triggers.release(7);
         assert_eq!(triggers.poll(7, None), Ready::Broken);
-        triggers.add(7, "a", file).unwrap();
+        assert!(!triggers.has(7));
+        triggers.add(8, "a", file).unwrap();
+    }
+
+    #[test]
+    fn those_that_end_make_room() {
+        let triggers = Triggers::start().unwrap();
+        for handle in 0..10 * MOST_OF_ONE as u64 {
+            let end = std::time::Instant::now() + Duration::from_secs(10);
+            while triggers.add(handle, "a", file) == Err(Errno::NOMEM) {
+                assert!(std::time::Instant::now() < end);
+                thread::sleep(Duration::from_millis(1));
+            }
+            triggers.release(handle);
+            triggers.release(handle);
+            assert_eq!(triggers.poll(handle, None), Ready::Broken);
+        }
+        for _ in 0..1000 {
+            if triggers.shared.triggers.lock().is_empty() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        panic!("some stay");
     }
 
     #[test]
