@@ -96,6 +96,7 @@ impl Helper {
             Forked::Parent(pid) => Ok(Helper { pid, output, said: Vec::new(), is_done: false }),
             Forked::Child => {
                 let run = || {
+                    sys::reset_signals();
                     let teller = Teller(input);
                     let kept = keep.iter().copied().chain([teller.0.as_fd()]);
                     close_all_but(kept.map(|fd| fd.as_raw_fd().unsigned_abs()).collect());
@@ -190,7 +191,12 @@ fn close_all_but(mut keep: Vec<u32>) {
         }
         first = first.max(fd.saturating_add(1));
     }
-    // SAFETY: as above.
+    close_all_from(first);
+}
+
+/// Closes all descriptors from a number on. Only for a process that uses none of them, nor drops their owners.
+pub(crate) fn close_all_from(first: u32) {
+    // SAFETY: as the caller says.
     #[expect(unsafe_code, reason = "the child gives up what it inherited")]
     unsafe {
         sys::close_range(first, u32::MAX);

@@ -15,6 +15,7 @@
 //!
 //! What this crate does not do: mount file systems, know the runtimes of containers, or read any view.
 
+mod background;
 mod error;
 mod helper;
 pub mod mounts;
@@ -25,6 +26,7 @@ pub mod survey;
 mod swap;
 mod sys;
 
+pub use background::repair_in_background;
 pub use error::{Error, Result};
 pub use probe::Health;
 pub use repair::{repair, repair_all};

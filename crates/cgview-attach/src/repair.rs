@@ -25,6 +25,8 @@ const AT_ONCE: usize = 128;
 pub enum Scope {
     /// All that there are.
     All,
+    /// All but that of the caller.
+    Others,
     /// Those with these numbers ([`Namespace::id`]).
     Only(Vec<u64>),
 }
@@ -33,6 +35,7 @@ impl Scope {
     fn has(&self, namespace: &Namespace) -> bool {
         match self {
             Scope::All => true,
+            Scope::Others => !namespace.is_own,
             Scope::Only(ids) => ids.contains(&namespace.id),
         }
     }

@@ -36,6 +36,15 @@ pub(crate) fn exit(status: i32) -> ! {
     unsafe { libc::_exit(status) }
 }
 
+/// Has signals do in this process what they do by default: handlers of the parent may write to descriptors that are
+/// something else here.
+pub(crate) fn reset_signals() {
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: no handler is set; for the signals that have no other action, nothing happens.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
 /// Closes the descriptors from `first` to `last`. Does nothing before Linux 5.9.
 ///
 /// # Safety

@@ -7,7 +7,7 @@ mod repair;
 use std::{
     ffi::CString,
     fs,
-    io::ErrorKind,
+    io::{ErrorKind, Read as _, Write as _},
     os::{fd::AsRawFd as _, unix::process::CommandExt as _},
     path::Path,
     process::Command,
@@ -289,6 +289,56 @@ impl Drop for RunContainer<'_> {
     fn drop(&mut self) {
         ci_container(&["delete", self.name]);
     }
+}
+
+#[test]
+fn a_repair_in_the_background_waits_for_the_view_and_leaves_the_caller_s_mounts() {
+    let _alone = alone();
+    if !is_own_machine() {
+        return cgview_testkit::skip("it would repair what others test on this machine");
+    }
+    let Some(tree) = Tree::with(&["memory"]) else { return };
+    let Some(mut daemon) = Daemon::start() else { return };
+    let cgroup = tree.cgroup("ct");
+    cgroup.limit_memory(64 * MIB);
+    let view = daemon.mountpoint();
+    let walk = Duration::from_millis(3);
+    let mut reader =
+        Container::start(container(&cgroup), &view, 64 << 10, walk, || bind_files(&view));
+    reader.wait_for(Found::Own);
+    let own = daemon.dir().join("bound");
+    fs::create_dir(&own).unwrap();
+    mount_bind(&view, &own).unwrap();
+    daemon.kill();
+    daemon.start_again();
+    daemon.signal(Signal::STOP);
+
+    let (mut heard, mut told) = std::io::pipe().unwrap();
+    let from = view.clone();
+    // The end of the pipe is closed in that process as all else, so it is told by a file.
+    let result = daemon.dir().join("result");
+    let file = result.clone();
+    cgview_attach::repair_in_background(&from, |report| {
+        let report = report.unwrap();
+        fs::write(file, format!("{} {}", report.namespaces.len(), report.is_complete())).unwrap();
+    })
+    .unwrap();
+    told.write_all(b"+").unwrap();
+    drop(told);
+    // It holds nothing of this process: this is the end of the pipe.
+    let mut rest = Vec::new();
+    heard.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest, b"+");
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(!result.exists());
+    assert_eq!(reader.found(), [Found::Own, Found::Dead], "{}", reader.text());
+
+    daemon.signal(Signal::CONT);
+    reader.wait_for(Found::Own);
+    eventually("it has told", || fs::read_to_string(&result).is_ok_and(|text| text == "1 true"));
+    let error = fs::read(own.join("proc/meminfo")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotConnected);
+    unmount(&own, UnmountFlags::DETACH).unwrap();
 }
 
 #[test]
