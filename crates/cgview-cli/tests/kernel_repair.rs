@@ -163,7 +163,7 @@ fn containers_read_on_without_ever_seeing_the_host() {
     let has_beneath = kernel_at_least((6, 5));
     let mut after_first = Vec::new();
     for round in 1..=2 {
-        daemon.start_again();
+        daemon.start_again(&[]);
         for container in &mut all {
             assert_eq!(container.found().last(), Some(&Found::Dead), "{}", container.text());
         }
@@ -263,7 +263,7 @@ fn containers_of_a_runtime_read_on() {
     }
     daemon.kill();
     assert_eq!(containers[0].total(), "");
-    daemon.start_again();
+    daemon.start_again(&[]);
     repair_all(&daemon, &pids);
     for (container, before) in containers.iter().zip(before) {
         assert_eq!(container.total(), "MemTotal:          98304 kB\n");
@@ -310,7 +310,7 @@ fn a_repair_in_the_background_waits_for_the_view_and_leaves_the_caller_s_mounts(
     fs::create_dir(&own).unwrap();
     mount_bind(&view, &own).unwrap();
     daemon.kill();
-    daemon.start_again();
+    daemon.start_again(&[]);
     daemon.signal(Signal::STOP);
 
     let (mut heard, mut told) = std::io::pipe().unwrap();
@@ -338,6 +338,14 @@ fn a_repair_in_the_background_waits_for_the_view_and_leaves_the_caller_s_mounts(
     eventually("it has told", || fs::read_to_string(&result).is_ok_and(|text| text == "1 true"));
     let error = fs::read(own.join("proc/meminfo")).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotConnected);
+
+    // What a daemon does at its start.
+    daemon.kill();
+    reader.wait_for(Found::Dead);
+    daemon.start_again(&["--repair"]);
+    reader.wait_for(Found::Own);
+    let expected = [vec![Found::Own], [Found::Dead, Found::Own].repeat(2)].concat();
+    assert_eq!(reader.found(), expected, "{}", reader.text());
     unmount(&own, UnmountFlags::DETACH).unwrap();
 }
 

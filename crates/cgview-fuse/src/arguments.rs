@@ -80,6 +80,10 @@ pub struct Arguments {
     #[arg(long)]
     pub replace: bool,
 
+    /// When it serves, replace what dead daemons left in containers, as `cgview doctor --repair` does
+    #[arg(long)]
+    pub repair: bool,
+
     /// Where the pid file, the state and the metrics socket are (default /run)
     #[arg(long, value_name = "DIR")]
     pub runtime_dir: Option<PathBuf>,

@@ -41,6 +41,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
         let signals = worker::signals()?;
         let _pid_file = lock(&settings)?;
         let custody = begin(&arguments.mountpoint, &options, inherited)?;
+        repair(arguments, &custody.mount);
         return worker::alone(arguments, settings, log, signals, custody).map(|()| 0);
     }
     let signals = Signals::new().context("cannot handle signals")?;
@@ -65,6 +66,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
         }
     };
     let (mount, adopted) = (custody.mount.clone(), custody.adopted);
+    repair(arguments, &mount);
     let keeper = Keeper::new(custody, lock, signals, &settings, succession)
         .context("cannot keep the mount")
         .inspect_err(|_| {
@@ -85,6 +87,29 @@ fn lock(settings: &Settings) -> Result<PidFile> {
     std::fs::create_dir_all(runtime_dir)
         .with_context(|| format!("cannot make the runtime directory {}", runtime_dir.display()))?;
     Ok(PidFile::new(&settings.pid_file())?)
+}
+
+/// Has dead mounts replaced in containers, if asked for, once there is somebody to serve. Another process does it,
+/// so nobody who answers requests may change mounts.
+fn repair(arguments: &Arguments, mount: &Mount) {
+    if !arguments.repair {
+        return;
+    }
+    let begun = cgview_attach::repair_in_background(mount.path(), |report| match report {
+        Ok(report) => {
+            for namespace in &report.namespaces {
+                let (pid, name) = (namespace.process.pid, &namespace.process.name);
+                for mount in &namespace.mounts {
+                    let place = mount.mountpoint.display();
+                    tracing::info!("{place} of process {pid} ({name}): {}", mount.outcome);
+                }
+            }
+        }
+        Err(error) => tracing::warn!("{:#}", anyhow::Error::new(error)),
+    });
+    if let Err(error) = begun {
+        tracing::warn!("cannot start a process to repair mounts: {error}");
+    }
 }
 
 /// Takes over the connection that this process was started with, or begins a new one.

@@ -65,17 +65,17 @@ impl Daemon {
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs::set_permissions(daemon.dir.path(), mode).unwrap();
         fs::create_dir(daemon.mountpoint()).unwrap();
-        daemon.start_again();
+        daemon.start_again(&[]);
         Some(daemon)
     }
 
     /// Starts another one at the same mountpoint, after [`Daemon::kill`].
-    pub(crate) fn start_again(&mut self) {
+    pub(crate) fn start_again(&mut self, arguments: &[&str]) {
         let log = self.dir.path().join("log");
         let log = fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
         let mut command = Command::new(program());
         command.args(["-f", "--replace", "--runtime-dir"]).arg(self.dir.path());
-        command.arg(self.mountpoint());
+        command.args(arguments).arg(self.mountpoint());
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         self.child = Some(command.process_group(0).spawn().unwrap());
         eventually("the daemon serves", || {
