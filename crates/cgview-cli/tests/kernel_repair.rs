@@ -17,7 +17,7 @@ use std::{
 
 use cgview_testkit::{Spawn, Tree, pause};
 use repair::{
-    Container, Daemon, Found, bind_files, container, doctor, eventually, is_own_machine,
+    Container, Daemon, Found, bind_files, container, doctor, eventually, is_ours, is_own_machine,
     kernel_at_least, leave_others, mounts_of, propagate, ran, user_container,
 };
 use rustix::{
@@ -48,7 +48,7 @@ fn repair_all(daemon: &Daemon, pids: &[u32]) -> serde_json::Value {
 }
 
 /// How each mount of the process's namespace was repaired: `swapped`, `covered`.
-fn outcomes(report: &serde_json::Value, pid: u32) -> Vec<String> {
+fn outcomes(report: &serde_json::Value, pid: u32, daemon: &Daemon) -> Vec<String> {
     let id = fs::read_link(format!("/proc/{pid}/ns/mnt")).unwrap();
     let id: u64 = id.to_str().unwrap().trim_matches(|c: char| !c.is_ascii_digit()).parse().unwrap();
     report["repair"]["namespaces"]
@@ -57,6 +57,7 @@ fn outcomes(report: &serde_json::Value, pid: u32) -> Vec<String> {
         .iter()
         .filter(|namespace| namespace["namespace"] == id)
         .flat_map(|namespace| namespace["mounts"].as_array().unwrap())
+        .filter(|mount| is_ours(mount["mountpoint"].as_str().unwrap(), daemon))
         .map(|mount| mount["outcome"].as_str().unwrap().to_owned())
         .collect()
 }
@@ -142,7 +143,7 @@ fn containers_read_on_without_ever_seeing_the_host() {
         container.wait_for(Found::Own);
     }
     let pids: Vec<_> = all.iter().map(|container| container.process.pid()).collect();
-    let before: Vec<_> = all.iter().map(Container::mounts).collect();
+    let before: Vec<_> = all.iter().map(|container| container.mounts(&daemon)).collect();
     assert!(
         before[1].iter().any(|line| line == "/proc/stat /proc/stat rw,nodev,nodiratime shared")
     );
@@ -174,7 +175,7 @@ fn containers_read_on_without_ever_seeing_the_host() {
             assert_eq!(container.found(), expected, "{}", container.text());
         }
         for (index, (pid, before)) in pids.iter().zip(&before).enumerate() {
-            let mut outcomes = outcomes(&report, *pid);
+            let mut outcomes = outcomes(&report, *pid, &daemon);
             outcomes.sort();
             outcomes.dedup();
             let expected: &[&str] = match index {
@@ -185,11 +186,11 @@ fn containers_read_on_without_ever_seeing_the_host() {
             };
             assert_eq!(outcomes, expected, "{report:#}");
             if has_beneath && ![user, locked].contains(&index) {
-                assert_eq!(&mounts_of(*pid), before);
+                assert_eq!(&mounts_of(*pid, &daemon), before);
             }
         }
         // Dead ones that had to stay are covered once: mounts do not pile up.
-        let after: Vec<_> = all.iter().map(Container::mounts).collect();
+        let after: Vec<_> = all.iter().map(|container| container.mounts(&daemon)).collect();
         if round == 1 {
             for (before, after) in before.iter().zip(&after) {
                 assert!(after.len() <= before.len() * 2, "{after:?}");
@@ -204,7 +205,7 @@ fn containers_read_on_without_ever_seeing_the_host() {
 
         // There is nothing left to do.
         let again = repair_all(&daemon, &pids);
-        assert_eq!(again["repair"]["namespaces"].as_array().unwrap().len(), 0, "{again:#}");
+        assert!(pids.iter().all(|pid| outcomes(&again, *pid, &daemon).is_empty()), "{again:#}");
         let ran = doctor(&[]);
         let line = ran.stdout.lines().find(|line| line.contains(view.to_str().unwrap())).unwrap();
         assert!(line.starts_with("ok "), "{line}");
@@ -257,7 +258,7 @@ fn containers_of_a_runtime_read_on() {
         containers.push(RunContainer { name, pid: ran.stdout.trim().parse().unwrap() });
     }
     let pids: Vec<_> = containers.iter().map(|container| container.pid).collect();
-    let before: Vec<_> = pids.iter().map(|&pid| mounts_of(pid)).collect();
+    let before: Vec<_> = pids.iter().map(|&pid| mounts_of(pid, &daemon)).collect();
     for container in &containers {
         assert_eq!(container.total(), "MemTotal:          98304 kB\n");
     }
@@ -268,7 +269,7 @@ fn containers_of_a_runtime_read_on() {
     for (container, before) in containers.iter().zip(before) {
         assert_eq!(container.total(), "MemTotal:          98304 kB\n");
         if kernel_at_least((6, 5)) {
-            assert_eq!(mounts_of(container.pid), before);
+            assert_eq!(mounts_of(container.pid, &daemon), before);
         }
     }
 }
@@ -372,7 +373,7 @@ fn a_daemon_that_is_stopped_is_neither_waited_for_nor_replaced() {
     let line = ran.stdout.lines().find(|line| line.contains(place.to_str().unwrap())).unwrap();
     assert!(line.starts_with("broken ") && line.contains("does not answer within 2 s"), "{line}");
     let report = repair_all(&live, &[reader.process.pid()]);
-    assert!(outcomes(&report, reader.process.pid()).is_empty(), "{report:#}");
+    assert!(outcomes(&report, reader.process.pid(), &live).is_empty(), "{report:#}");
     assert!(start.elapsed() < Duration::from_secs(60));
     assert_eq!(device(reader.process.pid()), before);
 
@@ -416,7 +417,7 @@ fn a_dead_lxcfs_is_reported_and_left_alone() {
     });
     assert!(dead());
     let report = repair_all(&live, &[pid]);
-    assert!(outcomes(&report, pid).is_empty(), "{report:#}");
+    assert!(outcomes(&report, pid, &live).is_empty(), "{report:#}");
     assert!(dead());
     let ran = doctor(&[]);
     assert_eq!(ran.status, Some(1));

@@ -245,15 +245,23 @@ impl Container {
     }
 
     /// The mounts of cgview that it sees: place, file, options, propagation.
-    pub(crate) fn mounts(&self) -> Vec<String> {
-        mounts_of(self.process.pid())
+    pub(crate) fn mounts(&self, daemon: &Daemon) -> Vec<String> {
+        mounts_of(self.process.pid(), daemon)
     }
 }
 
+/// Whether a mount is the test's, and not left in a copied namespace by somebody else's test.
+pub(crate) fn is_ours(mountpoint: &str, daemon: &Daemon) -> bool {
+    ["/proc", "/sys", "/meminfo", daemon.dir().to_str().unwrap()]
+        .iter()
+        .any(|start| mountpoint.starts_with(start))
+}
+
 /// The mounts of cgview that a process sees, without the numbers that differ from mount to mount.
-pub(crate) fn mounts_of(pid: u32) -> Vec<String> {
+pub(crate) fn mounts_of(pid: u32, daemon: &Daemon) -> Vec<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
     let lines = text.lines().filter(|line| line.contains(" - fuse.cgview "));
+    let lines = lines.filter(|line| is_ours(line.split(' ').nth(4).unwrap(), daemon));
     let mut mounts: Vec<_> = lines
         .map(|line| {
             let words: Vec<_> = line.split(' ').collect();
