@@ -305,7 +305,7 @@ fn w26_each_line_has_the_columns_of_the_kernel() {
         .filter(|line| line.strip_suffix(" kB").is_some_and(|line| line.len() < 24))
         .collect();
     let is_there = host.contains("Zswap:");
-    let defect = Defect::of("W26", |version| version >= (6, 0, 0));
+    let defect = Defect::of("W26", |version| version >= (7, 0, 0));
     if defect.is_expected() && (tree.is_v1("memory") || !is_there) {
         return skip("the kernel tells nothing of zswap here");
     }
