@@ -103,6 +103,10 @@ impl Server {
             Subject::Cgview => {
                 let mut command = Command::new(cgview_fuse());
                 command.arg("--runtime-dir").arg(runtime).args(&self.options.cgview);
+                // An emulated machine takes longer than a reader is to wait.
+                if !self.options.cgview.iter().any(|word| word == "--request-deadline") {
+                    command.args(["--request-deadline", "30000"]);
+                }
                 command.arg(mountpoint);
                 command
             }
@@ -269,6 +273,9 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("{}", self.log());
+        }
         // No answer is waited for any more: a crash is as good an end as any, and faster.
         self.kill();
         self.unmount();
