@@ -1,5 +1,4 @@
 //! Hosts with many CPUs and more than one memory node.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{collections::BTreeSet, fs};
 
