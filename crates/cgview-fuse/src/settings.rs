@@ -45,7 +45,7 @@ impl Default for Settings {
             view: ViewSettings::default(),
             threads: 4,
             host_root: "/".into(),
-            runtime_dir: "/run".into(),
+            runtime_dir: "/run/cgview".into(),
             pid_file: None,
             metrics: Metrics::Default,
             log_level: LogLevel::Info,
