@@ -8,8 +8,7 @@
 use std::collections::BTreeMap;
 
 use libc::{
-    AF_UNIX, CLONE_NEWCGROUP, CLONE_THREAD, FIONBIO, O_CREAT, O_RDWR, O_TRUNC, O_WRONLY, PROT_EXEC,
-    c_long,
+    AF_UNIX, CLONE_NEWCGROUP, CLONE_THREAD, O_CREAT, O_RDWR, O_TRUNC, O_WRONLY, PROT_EXEC, c_long,
 };
 use seccompiler::{
     BackendError, BpfProgram, Error, SeccompAction, SeccompCmpArgLen, SeccompCmpOp,
@@ -57,6 +56,9 @@ const FUSE_DEV_IOC_CLONE: u64 = 0x8004_e500;
 /// `NS_GET_PID_FROM_PIDNS` of `linux/nsfs.h`: `_IOR(0xb7, 0x6, int)`.
 const NS_GET_PID_FROM_PIDNS: u64 = 0x8004_b706;
 
+/// `FIONBIO` of `asm-generic/ioctls.h`.
+const FIONBIO: u64 = 0x5421;
+
 /// `PR_GET_AUXV` of `linux/prctl.h`, since Linux 6.4.
 const PR_GET_AUXV: u64 = 0x4155_5856;
 
@@ -90,8 +92,7 @@ const SERVICE: &[c_long] = &[
     libc::SYS_fcntl,      // duplicates descriptors; O_CLOEXEC
     libc::SYS_ftruncate,  // pid file
     libc::SYS_flock,      // pid file
-    libc::SYS_renameat,   // state file: the new one in place of the old
-    libc::SYS_renameat2,  // the same
+    libc::SYS_renameat2,  // state file: the new one in place of the old
     libc::SYS_unlinkat,   // pid file and socket at the end
     libc::SYS_fchmodat,   // the socket's mode
     libc::SYS_mkdirat,    // the runtime directory, should it have been removed
@@ -166,6 +167,7 @@ const LEGACY: &[c_long] = &[
     libc::SYS_access,     // musl
     libc::SYS_readlink,   // a panic asks for its program
     libc::SYS_rename,     // glibc and musl
+    libc::SYS_renameat,   // rustix
     libc::SYS_unlink,     // glibc and musl
     libc::SYS_mkdir,      // glibc and musl
     libc::SYS_chmod,      // glibc and musl
@@ -174,7 +176,10 @@ const LEGACY: &[c_long] = &[
     libc::SYS_dup2,       // musl
     libc::SYS_pipe,       // musl
 ];
-#[cfg(not(target_arch = "x86_64"))]
+/// `renameat`, as which glibc renames on 64-bit ARM; the libc crate has no name for it there.
+#[cfg(target_arch = "aarch64")]
+const LEGACY: &[c_long] = &[38];
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 const LEGACY: &[c_long] = &[];
 
 /// What the threads of the service may call with some arguments.
