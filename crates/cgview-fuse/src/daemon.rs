@@ -8,7 +8,7 @@ use cgview_fuse::{
     arguments::Arguments,
     handover::{Inherited, has_ended},
     keeper::{Custody, End, Keeper, Signals},
-    ledger::Ledger,
+    ledger::{CONFIG, Kind, Ledger},
     logging, mount,
     mount::Mount,
     pid_file::PidFile,
@@ -22,8 +22,21 @@ use crate::worker;
 /// Runs the daemon until it is told to stop, or its mount is gone. Returns the exit status.
 pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
     let mut inherited = Inherited::take().context("cannot take over descriptors")?;
-    let settings = Settings::load(arguments)?;
+    let mut error = None;
+    let settings = Settings::load(arguments).or_else(|failed| {
+        // A worker goes on with what the one before it had: readers wait for it.
+        let known = inherited.ledger.as_ref().filter(|_| inherited.keeper.is_some());
+        let text = known.and_then(|ledger| Ledger::look_up(ledger, Kind::Chosen, CONFIG));
+        let Some(text) = text.and_then(|text| String::from_utf8(text).ok()) else {
+            return Err(failed);
+        };
+        error = Some(failed);
+        Settings::load_from(arguments, text)
+    })?;
     let log = logging::start(settings.log_level).context("cannot start to log")?;
+    if let Some(error) = error {
+        tracing::error!("went on with the settings of before: {:#}", anyhow::Error::new(error));
+    }
     if let Some(keeper) = inherited.keeper.take() {
         return worker::kept(arguments, settings, log, keeper, inherited).map(|()| 0);
     }

@@ -267,8 +267,12 @@ impl Filesystem for ViewFilesystem {
             Err(errno) => return reply.error(errno),
         };
         let ask = Ask::Read { file, handle: handle.0, offset };
+        let service = Arc::clone(&self.service);
         self.dispatch(request, ask, move |told| match told {
-            Ok(Told::Text(text)) => reply.data(slice(&text, offset, size)),
+            Ok(Told::Text(text)) => {
+                service.keep_text(handle.0, &text, offset, size);
+                reply.data(slice(&text, offset, size));
+            }
             Ok(_) => reply.error(fuser::Errno::EIO),
             Err(errno) => reply.error(errno),
         });

@@ -61,10 +61,20 @@ pub enum Kind {
     Cpu,
     /// The load average of a container, by its id.
     Load,
+    /// What was chosen while the daemon ran: [`CONFIG`] and [`OFF`].
+    Chosen,
+    /// The text that an open file is read from, by the number of its handle, where a reader has but a part of it.
+    Text,
 }
 
+/// The configuration file, as it was read last.
+pub const CONFIG: &str = "config";
+
+/// Whether the view is turned off.
+pub const OFF: &str = "off";
+
 impl Kind {
-    const ALL: [Kind; 3] = [Kind::Free, Kind::Cpu, Kind::Load];
+    const ALL: [Kind; 5] = [Kind::Free, Kind::Cpu, Kind::Load, Kind::Chosen, Kind::Text];
 
     fn number(self) -> u64 {
         self as u64
@@ -243,6 +253,16 @@ impl Ledger {
         }
         ledger.regions.lock().free = free;
         Ok((ledger, records))
+    }
+
+    /// What a process before this one wrote of one name.
+    #[must_use]
+    pub fn look_up(memory: &OwnedFd, kind: Kind, name: &str) -> Option<Vec<u8>> {
+        let (_, records) = Ledger::open(memory.try_clone().ok()?).ok()?;
+        records
+            .into_iter()
+            .find(|record| record.kind == kind && *record.name == *name)
+            .map(|record| record.body)
     }
 
     /// Writes what is to be known of a name from now on.

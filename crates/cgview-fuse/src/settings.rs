@@ -35,6 +35,8 @@ pub struct Settings {
     pub psi_triggers: bool,
     /// Whether the daemon gives up the rights that it does not need: see `docs/security.md`.
     pub confine: bool,
+    /// The configuration file, as it was read.
+    pub config: Option<String>,
     /// A worker that has not answered for this long is replaced by its keeper. `None`: never.
     pub watchdog: Option<Duration>,
 }
@@ -51,6 +53,7 @@ impl Default for Settings {
             log_level: LogLevel::Info,
             psi_triggers: false,
             confine: true,
+            config: None,
             watchdog: Some(Duration::from_secs(2)),
         }
     }
@@ -199,6 +202,19 @@ impl Settings {
         Ok(settings)
     }
 
+    /// The same, with what the file said when it was read by another process.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Content`], if that was another version's.
+    pub fn load_from(arguments: &Arguments, text: String) -> Result<Settings, Error> {
+        let mut settings = Settings::default();
+        let path = arguments.config.as_deref().unwrap_or(Path::new(DEFAULT_CONFIG));
+        settings.take(path, text)?;
+        arguments.apply(&mut settings);
+        Ok(settings)
+    }
+
     /// The pid file.
     #[must_use]
     pub fn pid_file(&self) -> PathBuf {
@@ -249,6 +265,10 @@ impl Settings {
     fn read(&mut self, path: &Path) -> Result<(), Error> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| Error::Read { path: path.into(), source })?;
+        self.take(path, text)
+    }
+
+    fn take(&mut self, path: &Path, text: String) -> Result<(), Error> {
         let config: Config = toml::from_str(&text).map_err(|error| {
             let start = error.span().map_or(0, |span| span.start);
             let before = text.get(..start).unwrap_or_default();
@@ -262,6 +282,7 @@ impl Settings {
             }
         })?;
         config.apply(self);
+        self.config = Some(text);
         Ok(())
     }
 }
@@ -335,7 +356,8 @@ mod tests {
 
     #[test]
     fn an_empty_file_is_the_defaults() {
-        assert_eq!(load("", &[]).unwrap(), Settings::default());
+        let config = Some(String::new());
+        assert_eq!(load("", &[]).unwrap(), Settings { config, ..Settings::default() });
     }
 
     #[test]

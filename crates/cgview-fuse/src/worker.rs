@@ -183,6 +183,7 @@ impl Running {
         restore(&service, &state_file);
         // Newer than the file.
         service.restore_records(records);
+        service.keep_config(settings.config.as_deref());
         let metrics = match serve_metrics(settings, &service) {
             // Whoever was served goes on being served.
             Err(error) if !start.first => {
@@ -360,6 +361,7 @@ fn reload(
     }
     service.set_settings(new.view);
     log.set_level(new.log_level);
+    service.keep_config(new.config.as_deref());
     settings.view = new.view;
     settings.log_level = new.log_level;
     tracing::info!("read the configuration again");

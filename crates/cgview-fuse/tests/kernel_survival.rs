@@ -7,7 +7,7 @@ mod daemon;
 use std::{
     fs::{self, File},
     io::{self, Read as _, Seek as _, SeekFrom},
-    os::unix::process::CommandExt as _,
+    os::unix::{fs::FileExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, Command},
     sync::{
@@ -161,6 +161,11 @@ fn readers_outlive_workers_that_are_killed_crash_or_are_stopped() {
     let mut open = File::open(daemon.path("proc/meminfo")).unwrap();
     let mut start = [0; 16];
     open.read_exact(&mut start).unwrap();
+    // Of a text that is another one each time, a reader has a part.
+    let part = File::open(daemon.path("proc/stat")).unwrap();
+    part.read_exact_at(&mut [0; 4], 0).unwrap();
+    let mut rest = [[0; 64]; 2];
+    part.read_exact_at(&mut rest[0], 4).unwrap();
     let readers = Readers::start(&daemon.mountpoint(), 12);
     let signals = [Signal::KILL, Signal::SEGV, Signal::STOP, Signal::ABORT, Signal::KILL];
     for signal in signals {
@@ -171,6 +176,9 @@ fn readers_outlive_workers_that_are_killed_crash_or_are_stopped() {
     judge(&readers.finish(), 12, signals.len());
     assert!(daemon.log().contains("took over from a worker that was ended by SIGSEGV"));
 
+    // The rest is of the same text.
+    part.read_exact_at(&mut rest[1], 4).unwrap();
+    assert_eq!(rest[0], rest[1]);
     // What was opened before reads on, and anew.
     let mut rest = String::new();
     open.read_to_string(&mut rest).unwrap();
@@ -375,6 +383,23 @@ fn a_worker_ends_with_its_keeper() {
         });
         assert_eq!(dirs.is_mounted(), signal == Signal::KILL);
     }
+}
+
+#[test]
+fn a_worker_goes_on_with_the_settings_of_before_if_the_file_is_broken() {
+    if !Daemon::is_possible() {
+        return;
+    }
+    let dirs = daemon::Dirs::new();
+    let config = dirs.path("cgview.toml");
+    fs::write(&config, "threads = 3\n").unwrap();
+    let daemon = Daemon::start_in(dirs, &["--config", config.to_str().unwrap()]);
+    fs::write(&config, "threads = 'many'\n").unwrap();
+    replace_worker(&daemon, Signal::KILL);
+    let log = daemon.log();
+    assert!(log.contains("went on with the settings of before: "), "{log}");
+    assert_eq!(log.matches("with 3 threads").count(), 2, "{log}");
+    assert!(fs::read_to_string(daemon.path("proc/meminfo")).unwrap().starts_with("MemTotal:"));
 }
 
 #[test]

@@ -83,6 +83,7 @@ impl Service {
     /// Forgets a handle.
     pub fn release(&self, handle: u64) {
         self.handles.release(handle);
+        self.forget_text(handle);
         if let Some(triggers) = &self.triggers {
             triggers.release(handle);
         }

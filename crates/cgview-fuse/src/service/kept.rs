@@ -1,16 +1,21 @@
 //! What the next process is to know, written down as it happens: see [`Ledger`].
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use cgview_core::{Usec, cpu_view::CpuView};
 use serde::{Deserialize, Serialize};
 
 use super::Service;
 use crate::{
-    ledger::{Kind, Ledger, Record},
+    ledger::{CONFIG, Kind, Ledger, OFF, Record},
     state::{SavedLoad, States},
     tenant::Tenant,
 };
+
+/// How many texts are written down of which readers have a part, and how long each may be: beyond that, the rest is
+/// of a new text after a crash.
+const MOST_TEXTS: usize = 1024;
+const LONGEST_TEXT: usize = 64 << 10;
 
 /// The CPU times of a container, as a record has them.
 #[derive(Debug, Serialize)]
@@ -39,6 +44,20 @@ impl Service {
         for Record { kind, name, body } in records {
             let found = match kind {
                 Kind::Free => continue,
+                Kind::Chosen => {
+                    if *name == *OFF {
+                        self.off.store(!body.is_empty(), Ordering::Relaxed);
+                    }
+                    continue;
+                }
+                Kind::Text => {
+                    if let Ok(handle) = name.parse() {
+                        let text: Arc<[u8]> = body.into();
+                        self.texts_kept.lock().insert(handle);
+                        self.handles.put(handle, text);
+                    }
+                    continue;
+                }
                 Kind::Cpu => serde_json::from_slice(&body).map(|FoundCpu { saved, cpu }| {
                     let state = states.entry(name.clone()).or_default();
                     (state.saved, state.cpu) = (saved, cpu);
@@ -56,6 +75,54 @@ impl Service {
             }
         }
         self.restore(states);
+    }
+
+    /// Writes down the configuration file, as it was read.
+    pub fn keep_config(&self, text: Option<&str>) {
+        if let (Some(ledger), Some(text)) = (&self.ledger, text)
+            && let Err(error) = ledger.put(Kind::Chosen, CONFIG, text.as_bytes())
+        {
+            tracing::warn!("cannot write down the configuration: {error}");
+        }
+    }
+
+    /// Writes down whether the view is turned off.
+    pub(super) fn keep_off(&self, off: bool) {
+        let text: &[u8] = if off { b"1" } else { b"" };
+        if let Some(Err(error)) =
+            self.ledger.as_ref().map(|ledger| ledger.put(Kind::Chosen, OFF, text))
+        {
+            tracing::warn!("cannot write down that the view is turned off: {error}");
+        }
+    }
+
+    /// Writes down the text of which a reader is told a part, so that the rest of it is of the same text. `size` is
+    /// how many bytes the reader takes from `offset` on.
+    pub(crate) fn keep_text(&self, handle: u64, text: &[u8], offset: u64, size: usize) {
+        let Some(ledger) = &self.ledger else { return };
+        let rest = text.len().saturating_sub(usize::try_from(offset).unwrap_or(usize::MAX));
+        {
+            let mut kept = self.texts_kept.lock();
+            // One that was kept before must not be taken for this one.
+            let is_worth_it = rest > size && kept.len() < MOST_TEXTS && text.len() <= LONGEST_TEXT;
+            if !is_worth_it && !kept.contains(&handle) {
+                return;
+            }
+            kept.insert(handle);
+        }
+        if let Err(error) = ledger.put(Kind::Text, &handle.to_string(), text) {
+            tracing::debug!("cannot write down the text of an open file: {error}");
+        }
+    }
+
+    /// Forgets the text of an open file, if it was written down.
+    pub(super) fn forget_text(&self, handle: u64) {
+        if self.texts_kept.lock().remove(&handle)
+            && let Some(ledger) = &self.ledger
+            && let Err(error) = ledger.forget(Kind::Text, &handle.to_string())
+        {
+            tracing::debug!("cannot forget the text of an open file: {error}");
+        }
     }
 
     /// Writes down the CPU times of a container, before anybody is told.

@@ -155,6 +155,8 @@ pub struct Service {
     /// What outlives this process at every moment.
     ledger: Option<Arc<Ledger>>,
     unkept: RateLimit<Kind>,
+    /// The handles whose texts are in the ledger.
+    texts_kept: parking_lot::Mutex<std::collections::HashSet<u64>>,
 }
 
 /// What open files may hold: enough for thousands of readers, whatever a machine's size.
@@ -192,6 +194,7 @@ impl Service {
             fault: parking_lot::Mutex::default(),
             ledger: None,
             unkept: RateLimit::new(WARNING_INTERVAL),
+            texts_kept: parking_lot::Mutex::default(),
         }
     }
 
@@ -223,7 +226,9 @@ impl Service {
 
     /// Turns the view off, so that all see the host's files, or on again. Returns whether it is on.
     pub fn toggle(&self) -> bool {
-        self.off.fetch_xor(true, Ordering::Relaxed)
+        let on = self.off.fetch_xor(true, Ordering::Relaxed);
+        self.keep_off(!on);
+        on
     }
 
     /// Numbers for a line of status; also brings the gauges of the metrics up to date.
