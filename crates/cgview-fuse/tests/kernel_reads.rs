@@ -14,13 +14,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cgview_testkit::{Namespaces, Spawn, Tree, idmap, pause, skip};
+use cgview_testkit::{Namespaces, Spawn, Tree, pause, skip};
 use daemon::{Daemon, eventually, run};
 use rustix::{
     event::{PollFd, PollFlags, poll},
-    fs::CWD,
     io::Errno,
-    mount::{MountFlags, OpenTreeFlags, UnmountFlags, mount, mount_bind, open_tree, unmount},
+    mount::{UnmountFlags, mount_bind, unmount},
     process::Signal,
 };
 
@@ -632,40 +631,6 @@ fn a_trigger_on_pressure_goes_off() {
         assert_eq!(refused.kind(), ErrorKind::PermissionDenied);
     }
     assert_eq!(fs::metadata(&meminfo).unwrap().len(), 0);
-}
-
-// mount_setattr(2), "ID-mapped mounts": "The underlying filesystem must support ID-mapped mounts." FUSE asks for
-// default_permissions for that (process_init_reply() of fs/fuse/inode.c), which would cost each open a request.
-#[test]
-fn an_idmapped_mount_is_refused_and_harms_nothing() {
-    let Some(tree) = Tree::with(&["memory"]) else { return };
-    if !Daemon::is_possible() {
-        return;
-    }
-    let daemon = Daemon::start(&[]);
-    let process = Spawn::new().new_namespaces(Namespaces::NEWUSER).run(pause);
-    let user_namespace = File::open(format!("/proc/{}/ns/user", process.pid())).unwrap();
-    let clone = |path: &Path| {
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-        open_tree(CWD, path, flags).unwrap()
-    };
-    // Another file system takes it here.
-    let other = tempfile::tempdir().unwrap();
-    mount("tmpfs", other.path(), "tmpfs", MountFlags::empty(), None).unwrap();
-    let control = idmap(clone(other.path()), &user_namespace);
-    unmount(other.path(), UnmountFlags::DETACH).unwrap();
-    let expected = Err(Errno::INVAL);
-    assert_eq!(idmap(clone(&daemon.mountpoint()), &user_namespace), expected, "{control:?}");
-    assert_eq!(idmap(clone(&daemon.path("proc/meminfo")), &user_namespace), expected);
-    // tmpfs can since Linux 6.3.
-    assert!([Ok(()), expected].contains(&control), "{control:?}");
-
-    let cgroup = tree.cgroup("ct");
-    cgroup.limit_memory(64 * MIB);
-    let spawn = Spawn::new().cgroup(&cgroup).new_namespaces(Namespaces::NEWUSER).container();
-    let bind = format!("mount --bind {} /proc/meminfo", daemon.path("proc/meminfo").display());
-    let text = run(spawn, &format!("{bind}; cat /proc/meminfo"));
-    assert_eq!(field(&text, "MemTotal:"), 64 << 10);
 }
 
 #[test]

@@ -14,7 +14,7 @@ mod tree;
 
 pub use fake::{FakeHost, FakeProcess};
 pub use process::{Namespaces, Process, Spawn};
-pub use sys::{block, idmap, pause};
+pub use sys::{block, pause};
 pub use tree::{Cgroup, Tree};
 
 /// Says that the running test is skipped, and why, in the words that `ci/test` counts.

@@ -1,7 +1,5 @@
 //! System calls that are not safe in general.
-#![expect(unsafe_code, reason = "fork and mount_setattr have no safe name")]
-
-use std::os::fd::{AsFd, AsRawFd as _};
+#![expect(unsafe_code, reason = "fork has no safe name")]
 
 use rustix::{io::Errno, process::Pid, thread::UnshareFlags};
 
@@ -59,34 +57,4 @@ pub fn block() -> i32 {
         }
     }
     pause()
-}
-
-/// Makes a detached mount show the owners that a user namespace has: what Kubernetes does for volumes of pods
-/// with `hostUsers: false` (`MOUNT_ATTR_IDMAP` of mount_setattr(2), since Linux 5.12).
-///
-/// # Errors
-///
-/// What the kernel says: `EINVAL` for a file system that cannot.
-pub fn idmap(mount: impl AsFd, user_namespace: impl AsFd) -> Result<(), Errno> {
-    let attributes = libc::mount_attr {
-        attr_set: libc::MOUNT_ATTR_IDMAP,
-        attr_clr: 0,
-        propagation: 0,
-        userns_fd: user_namespace.as_fd().as_raw_fd().unsigned_abs().into(),
-    };
-    // SAFETY: the path is a string that ends, and the kernel reads as many bytes of `attributes` as it is told.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            mount.as_fd().as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
-            &raw const attributes,
-            size_of::<libc::mount_attr>(),
-        )
-    };
-    match result {
-        0 => Ok(()),
-        _ => Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)),
-    }
 }
