@@ -102,7 +102,9 @@ impl Service {
                 })
             }
             None => {
-                let names = self.host.list(&Entry::Dir(dir).path())?;
+                // Not every kernel has all directories.
+                let path = Entry::Dir(dir).path();
+                let names = if self.host.has(&path) { self.host.list(&path)? } else { Vec::new() };
                 names.iter().filter_map(|name| dir.child(name.as_bytes())).collect()
             }
         })
