@@ -65,6 +65,9 @@ impl Daemon {
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs::set_permissions(daemon.dir.path(), mode).unwrap();
         fs::create_dir(daemon.mountpoint()).unwrap();
+        // On a slow machine, to be late is not what is tested.
+        let config = "request_deadline_ms = 60000\n";
+        fs::write(daemon.dir.path().join("cgview.toml"), config).unwrap();
         daemon.start_again(&[]);
         Some(daemon)
     }
@@ -75,6 +78,7 @@ impl Daemon {
         let log = fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
         let mut command = Command::new(program());
         command.args(["-f", "--replace", "--runtime-dir"]).arg(self.dir.path());
+        command.args(["--watchdog", "0", "--config"]).arg(self.dir.path().join("cgview.toml"));
         command.args(arguments).arg(self.mountpoint());
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         self.child = Some(command.process_group(0).spawn().unwrap());
