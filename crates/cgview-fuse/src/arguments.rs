@@ -76,7 +76,7 @@ pub struct Arguments {
     #[arg(long, value_name = "MS")]
     pub watchdog: Option<u32>,
 
-    /// Replace a FUSE mount that a dead daemon left at MOUNTPOINT
+    /// Take over from the daemon at MOUNTPOINT while it is read, or replace a mount that a dead one left
     #[arg(long)]
     pub replace: bool,
 

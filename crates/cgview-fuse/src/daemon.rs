@@ -41,6 +41,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
         return worker::kept(arguments, settings, log, keeper, inherited).map(|()| 0);
     }
     let options = arguments.mount_options(&settings)?;
+    warn_of_timeouts(Path::new("/proc/sys/fs/fuse"));
     if !rustix::process::geteuid().is_root() {
         bail!(
             "cannot serve containers as another user than root: their cgroups would not be readable; \
@@ -145,4 +146,37 @@ fn begin(mountpoint: &Path, options: &mount::Options, inherited: Inherited) -> R
         .and_then(|greeting| Ok(Ledger::new(&greeting)?))
         .inspect_err(|_| worker::unmount(&mount))?;
     Ok(Custody { device, ledger: begun.into(), mount, adopted: false })
+}
+
+/// Since Linux 6.15 an administrator can have all connections ended on which a request has waited for some time. A
+/// request waits while a worker is replaced.
+fn warn_of_timeouts(dir: &Path) {
+    for name in ["max_request_timeout", "default_request_timeout"] {
+        let text = std::fs::read_to_string(dir.join(name)).unwrap_or_default();
+        if let Some(seconds) = timeout_too_short(&text) {
+            tracing::warn!(
+                "the kernel ends the connection, and with it all mounts, if a request waits for \
+                 {seconds} s, as it does while the daemon is started anew; set it to 0 with \
+                 `sysctl fs.fuse.{name}=0`"
+            );
+        }
+    }
+}
+
+/// A timeout in seconds that is less than a start of the service may take.
+fn timeout_too_short(text: &str) -> Option<u64> {
+    const LONG: u64 = 300;
+    text.trim().parse().ok().filter(|seconds| (1..LONG).contains(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_timeouts_are_warned_of() {
+        assert_eq!(timeout_too_short("15\n"), Some(15));
+        // None, a long one, and a kernel that has none.
+        assert_eq!(["0\n", "3600\n", ""].map(timeout_too_short), [None; 3]);
+    }
 }
