@@ -17,17 +17,22 @@ use std::{
     fs::File,
     io,
     os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
         unix::fs::FileExt as _,
     },
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    thread,
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
-use rustix::fs::MemfdFlags;
+use rustix::{
+    fs::{FlockOperation, MemfdFlags, flock},
+    io::Errno,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{greeting::Greeting, state::checksum};
@@ -255,6 +260,29 @@ impl Ledger {
         Ok((ledger, records))
     }
 
+    /// Waits until the process before this one is really gone, but no longer than `patience`, and returns what the
+    /// next one waits for. Whoever killed its keeper as well may have started this one sooner than the last of
+    /// its threads ended; and what that one reads after this one has asked for it again is lost.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says, and `EWOULDBLOCK` if the other one is still there.
+    pub fn wait_for_predecessor(memory: &OwnedFd, patience: Duration) -> io::Result<File> {
+        // Opened anew, as a lock belongs to the open file, which all of them share otherwise.
+        let path = format!("/proc/self/fd/{}", memory.as_raw_fd());
+        let file = File::options().read(true).write(true).open(path)?;
+        let end = Instant::now() + patience;
+        loop {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(file),
+                Err(Errno::WOULDBLOCK) if Instant::now() < end => {
+                    thread::sleep(Duration::from_millis(2));
+                }
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
     /// What a process before this one wrote of one name.
     #[must_use]
     pub fn look_up(memory: &OwnedFd, kind: Kind, name: &str) -> Option<Vec<u8>> {
@@ -313,7 +341,7 @@ impl Ledger {
             return Ok(regions.free.swap_remove(index));
         }
         if length > LARGEST || regions.end + REGION_HEAD as u64 + 2 * length > LARGEST {
-            return Err(rustix::io::Errno::NOSPC.into());
+            return Err(Errno::NOSPC.into());
         }
         let region = Region { start: regions.end, length, older: false };
         // The last region ends where the file does: a region without its end was never used.
@@ -469,6 +497,20 @@ mod tests {
         assert!(matches!(Ledger::open(memory()), Err(Error::Damaged)));
         ledger.file.set_len(10).unwrap();
         assert!(matches!(Ledger::open(memory()), Err(Error::Io(_))));
+    }
+
+    #[test]
+    fn one_process_waits_for_the_other() {
+        let ledger = ledger();
+        let memory = ledger.as_fd().try_clone_to_owned().unwrap();
+        let first = Ledger::wait_for_predecessor(&memory, Duration::ZERO).unwrap();
+        assert!(Ledger::wait_for_predecessor(&memory, Duration::from_millis(5)).is_err());
+        let gone = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(20));
+            drop(first);
+        });
+        Ledger::wait_for_predecessor(&memory, Duration::from_secs(60)).unwrap();
+        gone.join().unwrap();
     }
 
     #[test]

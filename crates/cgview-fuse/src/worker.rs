@@ -1,6 +1,7 @@
 //! The life of a process that serves: start, signals, stop. It is a worker of a keeper, or alone.
 
 use std::{
+    fs::File,
     io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
@@ -42,6 +43,9 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 /// How long the answers to requests that were read are waited for, when another process is to go on.
 const DRAINING: Duration = Duration::from_secs(2);
+
+/// How long a process that was killed may take to end.
+const DYING: Duration = Duration::from_secs(2);
 
 /// Takes signals from now on: before there is a mount, so that none of them leaves it behind.
 pub(crate) fn signals() -> Result<Signals> {
@@ -151,6 +155,8 @@ struct Running {
     _metrics: Option<Server>,
     session: Session,
     state_file: PathBuf,
+    /// What the next process waits for.
+    _turn: Option<File>,
 }
 
 impl Running {
@@ -170,6 +176,9 @@ impl Running {
             );
         }
         let greeting = Ledger::greeting(&start.memory)?;
+        let turn = Ledger::wait_for_predecessor(&start.memory, DYING)
+            .inspect_err(|error| tracing::warn!("began beside the process before: {error}"))
+            .ok();
         // Before there are threads. Whoever has no keeper unmounts by itself.
         let unmounts = matches!(voice, Voice::Systemd);
         confine::apply(&confine::Plan { settings, host: &host, unmounts });
@@ -202,7 +211,7 @@ impl Running {
                 .context("cannot serve the mount")?;
         tracing::info!("serving {} with {} threads", mountpoint.display(), settings.threads);
         voice.tell(&[NotifyState::Ready, NotifyState::Status("serving")]);
-        Ok(Running { service, upkeep, _metrics: metrics, session, state_file })
+        Ok(Running { service, upkeep, _metrics: metrics, session, state_file, _turn: turn })
     }
 
     fn has_ended(&self) -> bool {
@@ -255,7 +264,7 @@ impl Running {
 
     /// Keeps the state, after unmounting what is to be unmounted.
     fn finish(self, mount: Option<&Mount>) -> Result<()> {
-        let Running { service, upkeep, _metrics, session, state_file } = self;
+        let Running { service, upkeep, _metrics, session, state_file, _turn } = self;
         drop(upkeep);
         if let Some(mount) = mount {
             unmount(mount);
