@@ -230,8 +230,10 @@ impl Seen {
     /// What mpstat tells of the CPUs together, all of which are whole but the last.
     fn all_cpus(&self, entitlement: f64) -> f64 {
         let capacities = shares(entitlement);
-        // One that vanished or came on the way would make it wrong.
-        assert_eq!(self.cpus.len(), capacities.len(), "{self:?}");
+        if self.cpus.len() != capacities.len() {
+            // Other CPUs than those that it has.
+            return f64::NAN;
+        }
         let busy = self.cpus.iter().zip(capacities).map(|(busy, capacity)| busy * capacity);
         busy.sum::<f64>() / entitlement
     }

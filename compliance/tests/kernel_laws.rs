@@ -124,7 +124,8 @@ fn change(number: usize, tree: &Tree, container: &Cgroup, others: &[Cgroup; 2], 
 // Law 3: "Counters never go back for a reader while its container lives."
 #[test]
 fn counters_never_go_back() {
-    const LOOKS: u32 = 3400;
+    // Three files each: ten thousand reads, also where CPUs go. Other emulated machines do with fewer.
+    let looks = if env::var_os("CGVIEW_TEST_VM").is_some() && !may_unplug() { 300 } else { 3400 };
     if !Server::is_possible() {
         return;
     }
@@ -139,7 +140,7 @@ fn counters_never_go_back() {
     let (mountpoint, into) = (server.mountpoint(), report.clone());
     // The files as the host has them mounted, since the binds may end with the server.
     let reader = Spawn::new().cgroup(&init).join(container.init(), &["pid"]);
-    let reader = reader.run(|| look(&mountpoint, LOOKS, &into));
+    let reader = reader.run(|| look(&mountpoint, looks, &into));
     let done = AtomicBool::new(false);
     let status = thread::scope(|scope| {
         let ends = scope.spawn(|| {
