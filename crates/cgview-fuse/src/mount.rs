@@ -214,11 +214,19 @@ fn resolve(path: &Path) -> Result<PathBuf, Error> {
     Ok(resolved)
 }
 
+/// Whether an error tells of a mount whose daemon is gone, or is going at this moment: `fuse_abort_conn()` ends
+/// what waits in another way than `fuse_get_req()` what comes after.
+fn is_dead(error: &io::Error) -> bool {
+    [Errno::NOTCONN, Errno::CONNABORTED]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
 /// Whether a mount can be put at `path`.
 fn check(path: &Path, replace: bool) -> Result<(), Error> {
     let there = topmost(path);
     let found = match fs::metadata(path) {
-        Err(error) if error.raw_os_error() == Some(Errno::NOTCONN.raw_os_error()) => {
+        Err(error) if is_dead(&error) => {
             if !replace {
                 return Err(Error::Dead { path: path.into() });
             }

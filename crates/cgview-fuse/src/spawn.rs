@@ -37,9 +37,16 @@ pub(crate) struct Program {
     argv: Vec<*const c_char>,
     envp: Vec<*const c_char>,
     numbers: [Vec<u8>; 3],
+    /// The worker's `oom_score_adj`.
+    oom_score: CString,
     // What the pointers point to.
     _strings: Vec<CString>,
 }
+
+/// Where memory runs out, a worker is killed before its keeper, without whom all mounts would be dead: this much
+/// is added to its `oom_score_adj` (proc(5)), in thousandths of the memory that there is. One that has just been
+/// started is smaller than its keeper.
+const BEFORE_KEEPER: i32 = 200;
 
 /// Digits of the largest number.
 const DIGITS: usize = 10;
@@ -83,10 +90,13 @@ impl Program {
             .chain(numbers.iter().map(|number| number.as_ptr().cast()))
             .chain(end)
             .collect();
+        let own = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
+        let own: i32 = own.trim().parse().unwrap_or(0);
+        let oom_score = CString::new((own + BEFORE_KEEPER).min(1000).to_string())?;
         // Not by its name, which may be another version's by now.
         let path = CString::new("/proc/self/exe")?;
         let _strings = arguments.into_iter().chain(environment).collect();
-        Ok(Program { path, argv, envp, numbers, _strings })
+        Ok(Program { path, argv, envp, numbers, oom_score, _strings })
     }
 
     /// Starts it with these descriptors. It is killed when the calling thread ends.
@@ -123,6 +133,10 @@ impl Program {
             for (place, number) in (FIRST..).zip(beyond) {
                 libc::dup2(number, place);
             }
+            // Where it cannot be had, the kernel chooses by size.
+            let score =
+                libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+            libc::write(score, self.oom_score.as_ptr().cast(), self.oom_score.count_bytes());
             libc::execve(self.path.as_ptr(), self.argv.as_ptr(), self.envp.as_ptr());
             libc::_exit(127)
         }
@@ -193,7 +207,9 @@ fn die_with(parent: Pid) {
 }
 
 fn started(pid: libc::pid_t) -> io::Result<Pid> {
-    Pid::from_raw(pid).filter(|_| pid > 0).ok_or_else(io::Error::last_os_error)
+    // -1 is an error, and no pid may be made of it: it would stand for all processes.
+    let pid = if pid > 0 { Pid::from_raw(pid) } else { None };
+    pid.ok_or_else(io::Error::last_os_error)
 }
 
 /// Writes the digits of a number at the end of `NAME=0000000000\0`.
