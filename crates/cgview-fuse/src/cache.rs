@@ -47,6 +47,13 @@ impl<K: Clone + PartialEq> Flights<K> {
         flights.iter().any(|(what, since)| since.elapsed() >= SLOW && like(what))
     }
 
+    /// Whether something like this has been asked in vain more than once. Where there is no other answer, one
+    /// that takes long may be the machine's slowness.
+    pub(crate) fn are_stuck(&self, like: impl Fn(&K) -> bool) -> bool {
+        let flights = self.0.lock();
+        flights.iter().filter(|(what, since)| since.elapsed() >= SLOW && like(what)).count() > 1
+    }
+
     pub(crate) fn start(&self, what: K) -> Flight<'_, K> {
         let since = Instant::now();
         self.0.lock().push((what.clone(), since));
@@ -94,7 +101,7 @@ impl Callers {
     /// The caller behind a thread id.
     pub(crate) fn get(&self, host: &Host, tid: u32, counters: &CacheCounters) -> Result<Caller> {
         let Some(shard) = self.shard(tid) else { return host.caller(tid) };
-        if self.flights.are_slow(|&other| other == tid) {
+        if self.flights.are_stuck(|&other| other == tid) {
             return Err(slow(format!("/proc/{tid}/cgroup")));
         }
         let _flight = self.flights.start(tid);

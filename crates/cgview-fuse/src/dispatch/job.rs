@@ -124,21 +124,24 @@ impl Job {
         });
         match told {
             Ok(told) => self.tell(service, told),
-            Err(Panicked) => self.give_up(service, Error::Panic),
+            Err(Panicked) => {
+                self.give_up(service, Error::Panic, true);
+            }
         }
     }
 
-    /// Answers it without asking the kernel.
-    pub(super) fn give_up(&self, service: &Service, error: Error) {
+    /// Answers it without asking the kernel, and if nothing is known with an error if this is the last chance.
+    /// Returns whether it is answered.
+    pub(super) fn give_up(&self, service: &Service, error: Error, is_last: bool) -> bool {
         if self.is_answered() {
-            return;
+            return true;
         }
         let told = guarded(service, || {
             let recent = || service.recent(self.caller.tid, self.came.elapsed());
             let who = self.who.get().cloned().or_else(recent);
             match &self.ask {
                 Ask::Read { file, .. } => service
-                    .text_without_asking(who.as_ref(), *file, error)
+                    .text_without_asking(who.as_ref(), *file, error, is_last)
                     .map(|text| Told::Text(text.into()))
                     .map_err(|error| error.errno()),
                 Ask::Lookup { dir, name } => {
@@ -148,7 +151,13 @@ impl Job {
                 Ask::List { .. } | Ask::Write { .. } => Err(error.errno()),
             }
         });
-        self.tell(service, told.unwrap_or(Err(Errno::IO)));
+        let told = told.unwrap_or(Err(Errno::IO));
+        // What cannot be shown is known.
+        let is_known = told.is_ok() || matches!(told, Err(Errno::NOENT));
+        if is_known || is_last {
+            self.tell(service, told);
+        }
+        is_known || is_last
     }
 
     fn tell(&self, service: &Service, told: Result<Told, Errno>) {

@@ -206,10 +206,16 @@ impl<K: Clone + Eq + Hash, J: Clone> Lanes<K, J> {
         Some(running.job)
     }
 
-    /// Lets others in beside requests that are at work for longer than `patience`, and gives all that have
-    /// been here for `deadline`, each once: they are to be answered in another way. Those that waited are
-    /// done with; those at work go on.
-    pub fn expire(&mut self, now: Instant, patience: Duration, deadline: Duration) -> Vec<J> {
+    /// Lets others in beside requests that are at work for longer than `patience`, and gives all of them that
+    /// have been here for `deadline`, each once: they are to be answered in another way, and go on. Those that
+    /// wait and have been here for `last` are given, too, and done with.
+    pub fn expire(
+        &mut self,
+        now: Instant,
+        patience: Duration,
+        deadline: Duration,
+        last: Duration,
+    ) -> Vec<J> {
         let mut late = Vec::new();
         for running in self.running.values_mut() {
             let work = now.saturating_duration_since(running.began);
@@ -233,21 +239,43 @@ impl<K: Clone + Eq + Hash, J: Clone> Lanes<K, J> {
             let before = late.len();
             for lane in self.containers.values_mut() {
                 while let Some((came, _)) = lane.queue.front()
-                    && now.saturating_duration_since(*came) >= deadline
+                    && now.saturating_duration_since(*came) >= last
                     && let Some((_, job)) = lane.queue.pop_front()
                 {
                     late.push(job);
                 }
             }
             self.queued = self.queued.saturating_sub(late.len() - before);
-            let containers = &self.containers;
-            let waits = |whose: &Option<K>| {
-                containers.get(whose).is_some_and(|lane| !lane.queue.is_empty())
-            };
-            self.turns.retain(waits);
-            self.containers.retain(|_, lane| !lane.is_empty());
+            self.tidy_queues();
         }
         late
+    }
+
+    /// Those that wait and have been here for `deadline`, the oldest of each container first.
+    pub fn waiting_for(&self, now: Instant, deadline: Duration) -> Vec<J> {
+        let lanes = self.containers.values();
+        let is_late = |came: Instant| now.saturating_duration_since(came) >= deadline;
+        lanes
+            .flat_map(|lane| lane.queue.iter().take_while(|(came, _)| is_late(*came)))
+            .map(|(_, job)| job.clone())
+            .collect()
+    }
+
+    /// Is done with those that wait for nothing any more.
+    pub fn retain(&mut self, waits: impl Fn(&J) -> bool) {
+        for lane in self.containers.values_mut() {
+            lane.queue.retain(|(_, job)| waits(job));
+        }
+        self.queued = self.containers.values().map(|lane| lane.queue.len()).sum();
+        self.tidy_queues();
+    }
+
+    fn tidy_queues(&mut self) {
+        let containers = &self.containers;
+        let waits =
+            |whose: &Option<K>| containers.get(whose).is_some_and(|lane| !lane.queue.is_empty());
+        self.turns.retain(waits);
+        self.containers.retain(|_, lane| !lane.is_empty());
     }
 
     /// Whether a request waits that might be worked on.
@@ -414,16 +442,16 @@ mod tests {
         let hung = run(lanes.arrive(Some('a'), 0, now));
         run(lanes.arrive(Some('a'), 1, now));
         assert_eq!(lanes.arrive(Some('a'), 2, now), Arrival::Queued);
-        assert!(lanes.expire(now + PATIENCE, PATIENCE, DEADLINE).is_empty());
+        assert!(lanes.expire(now + PATIENCE, PATIENCE, DEADLINE, DEADLINE).is_empty());
         // Threads are for others then, but not yet for this container.
         assert!(!lanes.has_work());
-        let mut late = lanes.expire(now + DEADLINE, PATIENCE, DEADLINE);
+        let mut late = lanes.expire(now + DEADLINE, PATIENCE, DEADLINE, DEADLINE);
         late.sort_unstable();
         assert_eq!(late, [0, 1, 2]);
         assert_eq!((lanes.overdue(), lanes.queued()), (2, 0));
-        assert!(lanes.expire(now + DEADLINE, PATIENCE, DEADLINE).is_empty());
+        assert!(lanes.expire(now + DEADLINE, PATIENCE, DEADLINE, DEADLINE).is_empty());
         run(lanes.arrive(Some('a'), 3, now + DEADLINE));
-        lanes.expire(now + 2 * DEADLINE, PATIENCE, DEADLINE);
+        lanes.expire(now + 2 * DEADLINE, PATIENCE, DEADLINE, DEADLINE);
         // All that may hang of one container does.
         assert_eq!(lanes.arrive(Some('a'), 4, now), Arrival::Refused(4));
         run(lanes.arrive(Some('b'), 5, now));
@@ -477,7 +505,7 @@ mod tests {
                         now += Duration::from_millis(ms.into());
                         let running: Vec<_> =
                             tickets.iter().filter_map(|ticket| lanes.job(ticket)).collect();
-                        let late = lanes.expire(now, PATIENCE, DEADLINE);
+                        let late = lanes.expire(now, PATIENCE, DEADLINE, DEADLINE);
                         // Those that waited are done with.
                         ended.extend(late.into_iter().filter(|job| !running.contains(job)));
                         Arrival::Queued

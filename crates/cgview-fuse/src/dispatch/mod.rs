@@ -45,6 +45,10 @@ const MOST_QUEUED: (usize, usize) = (1024, 16_384);
 /// A worker that had nothing to do for so long ends.
 const IDLE: Duration = Duration::from_secs(10);
 
+/// Where nothing is known that a request could be answered with in time, it goes on for this many times as long
+/// before it fails: it may be the machine that is slow, and an error is the worst answer.
+const LAST: u32 = 20;
+
 /// How often the watcher looks while there are requests.
 const TICK: Duration = Duration::from_millis(20);
 
@@ -137,7 +141,9 @@ impl Dispatcher {
         match arrival {
             Arrival::Run(ticket) => inner.run(ticket, true),
             Arrival::Queued => {}
-            Arrival::Refused(job) => job.give_up(&inner.service, Error::Crowd),
+            Arrival::Refused(job) => {
+                job.give_up(&inner.service, Error::Crowd, true);
+            }
         }
     }
 
@@ -201,7 +207,7 @@ impl Inner {
                 Arrival::Run(ticket) => ticket,
                 Arrival::Queued => return None,
                 Arrival::Refused(job) => {
-                    job.give_up(&self.service, Error::Crowd);
+                    job.give_up(&self.service, Error::Crowd, true);
                     return None;
                 }
             };
@@ -216,9 +222,12 @@ impl Inner {
     /// Sees to it that no request takes longer than it may, and that those which wait are worked on.
     fn watch(self: &Arc<Inner>) {
         let mut idle = 0;
+        // They are at work, and nothing is known that they could be answered with.
+        let mut unanswered: Vec<Arc<Job>> = Vec::new();
         loop {
             let (patience, deadline) = self.patience();
-            let (late, worker) = {
+            let last = deadline * LAST;
+            let (late, waiting, worker) = {
                 let mut state = self.lanes.lock();
                 if self.stopped.load(Ordering::Relaxed) {
                     return;
@@ -233,16 +242,32 @@ impl Inner {
                     self.watcher.wait_for(&mut state, TICK.min(deadline / 4));
                 }
                 idle = if state.lanes.is_idle() { idle + 1 } else { 0 };
-                let late = state.lanes.expire(Instant::now(), patience, deadline);
+                let now = Instant::now();
+                let late = state.lanes.expire(now, patience, deadline, last);
+                let waiting = state.lanes.waiting_for(now, deadline);
                 self.gauge(&state);
-                (late, state.wants_worker())
+                (late, waiting, state.wants_worker())
             };
             if worker {
                 self.call_worker();
             }
-            for job in late {
-                job.give_up(&self.service, Error::Late);
+            let mut answered = false;
+            for job in waiting {
+                answered |= job.give_up(&self.service, Error::Late, false);
             }
+            if answered {
+                self.lanes.lock().lanes.retain(|job| !job.is_answered());
+            }
+            for job in late {
+                if !job.give_up(&self.service, Error::Late, job.came().elapsed() >= last) {
+                    unanswered.push(job);
+                }
+            }
+            unanswered.retain(|job| {
+                let is_last = job.came().elapsed() >= last;
+                let has_failed = is_last && job.give_up(&self.service, Error::Late, true);
+                !has_failed && !job.is_answered()
+            });
         }
     }
 

@@ -52,12 +52,13 @@ impl Service {
     }
 
     /// What a reader gets for `error` without that the kernel is asked: by the policy for failures, what the
-    /// container was told before.
+    /// container was told before. A failure is reported if it is the last word.
     pub(crate) fn text_without_asking(
         &self,
         caller: Option<&cgview_host::Caller>,
         file: File,
         error: Error,
+        is_last: bool,
     ) -> Result<Vec<u8>, Error> {
         let settings = *self.settings.read();
         let (text, outcome) = match settings.on_error {
@@ -71,7 +72,9 @@ impl Service {
             }
             OnError::Fail => (None, Outcome::Fail),
         };
-        self.report(file, &error, if text.is_some() { outcome } else { Outcome::Fail });
+        if text.is_some() || is_last {
+            self.report(file, &error, if text.is_some() { outcome } else { Outcome::Fail });
+        }
         text.ok_or(error)
     }
 
