@@ -28,6 +28,8 @@ pub(crate) struct Slot {
     pub(crate) failed: AtomicU64,
     /// Texts that were not what they should be.
     pub(crate) wrong: AtomicU64,
+    /// Texts with a counter that had gone back.
+    pub(crate) back: AtomicU64,
     /// 1 once it reads, 2 once it has ended.
     pub(crate) state: AtomicU32,
 }
@@ -92,6 +94,7 @@ impl Board {
             totals.aborted += slot.aborted.load(Relaxed);
             totals.failed += slot.failed.load(Relaxed);
             totals.wrong += slot.wrong.load(Relaxed);
+            totals.back += slot.back.load(Relaxed);
             let began = slot.began.load(Relaxed);
             let current = if began == 0 { 0 } else { now.saturating_sub(began) };
             let longest = slot.longest.load(Relaxed).max(current);
@@ -148,19 +151,21 @@ pub struct Totals {
     pub aborted: u64,
     /// Calls that failed in any other way.
     pub failed: u64,
-    /// Texts that were malformed, not true, or went back.
+    /// Texts that were malformed or not true.
     pub wrong: u64,
+    /// Texts with a counter that was less than the same reader had been told.
+    pub back: u64,
     /// The longest call, also one that has not ended.
     pub longest: Duration,
 }
 
 impl std::fmt::Display for Totals {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Totals { readers, calls, texts, aborted, failed, wrong, longest } = self;
+        let Totals { readers, calls, texts, aborted, failed, wrong, back, longest } = self;
         write!(
             f,
             "{readers} readers, {calls} calls, {texts} texts, {failed} failed, {aborted} aborted, \
-             {wrong} wrong texts, longest call {} ms",
+             {wrong} wrong texts, {back} went back, longest call {} ms",
             longest.as_millis()
         )
     }

@@ -31,18 +31,21 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// The program under test: `CGVIEW_FAULTS_PROGRAM`, or what cargo built beside the tests.
 #[must_use]
 pub fn program() -> PathBuf {
-    if let Some(path) = env::var_os("CGVIEW_FAULTS_PROGRAM") {
-        return path.into();
-    }
+    env::var_os("CGVIEW_FAULTS_PROGRAM").map_or_else(|| built("cgview-fuse"), PathBuf::from)
+}
+
+/// The command `cgview`, as cargo built it beside the tests.
+#[must_use]
+pub fn command() -> Command {
+    Command::new(built("cgview"))
+}
+
+fn built(name: &str) -> PathBuf {
     let test = env::current_exe().unwrap();
     // target/debug/deps/TEST
-    let path = test.ancestors().nth(2).unwrap().join("cgview-fuse");
-    assert!(
-        path.exists(),
-        "cannot find {}: run `cargo build -p cgview-fuse` first",
-        path.display()
-    );
-    path
+    let path = test.ancestors().nth(2).unwrap().join(name);
+    let path = path.exists().then_some(path);
+    path.unwrap_or_else(|| panic!("cannot find {name}: run `cargo build --workspace` first"))
 }
 
 /// Whether the kernel is of this version or later.
@@ -227,6 +230,17 @@ impl Daemon {
     #[must_use]
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Kills its processes, so that nobody holds the connection any more, and starts a new one in its place.
+    #[must_use]
+    pub fn lose(mut self, arguments: &[&str]) -> Daemon {
+        let worker = self.worker();
+        send(self.pid(), Signal::KILL);
+        worker.inspect(|worker| send(*worker, Signal::KILL));
+        eventually("the keeper ends", || !self.is_running());
+        eventually("the worker ends", || self.worker().is_none());
+        Daemon::start_in(self.cgroup.clone(), Arc::clone(&self.dirs), &program(), arguments)
     }
 
     /// Starts a program that takes the mount over from this one, and waits until it serves and this one has

@@ -10,7 +10,10 @@ use std::{
 
 use cgview_testkit::{Cgroup, Spawn, pause};
 use fastrand::Rng;
-use rustix::process::Signal;
+use rustix::{
+    fs::{MemfdFlags, memfd_create},
+    process::Signal,
+};
 
 use crate::daemon::{Daemon, PATIENCE, eventually, send};
 
@@ -53,15 +56,30 @@ impl Oom<'_> {
         }
     }
 
+    /// How many processes were killed in the cgroup for want of memory.
+    fn kills(&self) -> Option<String> {
+        let text = self.0.read("memory", "memory.oom_control", "memory.events");
+        text.lines().find(|line| line.starts_with("oom_kill ")).map(str::to_owned)
+    }
+
     /// Takes all memory there is until a process is killed for it.
     fn strike(&self, worker: u32) {
+        // A file in memory, which is no process's own, so that the worker is the largest process by far.
         let hog = Spawn::new().cgroup(self.0).run(|| {
-            // It is not to be the one.
-            fs::write("/proc/self/oom_score_adj", "-1000").unwrap();
-            let mut all = Vec::new();
-            while all.len() < 4 * usize::try_from(MEMORY).unwrap() / CHUNK {
-                all.push(vec![1_u8; CHUNK]);
+            // After the worker, but before the keeper, who may be the largest while there is no worker.
+            fs::write("/proc/self/oom_score_adj", "150").unwrap();
+            let file = memfd_create(c"hog", MemfdFlags::CLOEXEC).unwrap();
+            let chunk = vec![1; CHUNK];
+            let before = self.kills();
+            for _ in 0..4 * usize::try_from(MEMORY).unwrap() / CHUNK {
+                if rustix::io::write(&file, &chunk).is_err() {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                if self.kills() != before {
+                    break;
+                }
             }
+            drop(file);
             pause()
         });
         eventually("a worker runs out of memory", || has_ended(worker));
@@ -69,7 +87,7 @@ impl Oom<'_> {
     }
 }
 
-const CHUNK: usize = 256 << 10;
+const CHUNK: usize = 64 << 10;
 
 /// Whether a process is gone, or dead and not waited for.
 fn has_ended(pid: u32) -> bool {
@@ -156,7 +174,14 @@ impl Storm<'_> {
         let began = Instant::now();
         match fault {
             Fault::Kill => send(worker, Signal::KILL),
-            Fault::Segv => send(worker, Signal::SEGV),
+            Fault::Segv => {
+                // The first only takes away the handler by which Rust's library tells of stack overflows:
+                // it expects the instruction to fail again.
+                while !has_ended(worker) && began.elapsed() < PATIENCE {
+                    send(worker, Signal::SEGV);
+                    thread::sleep(Duration::from_millis(1));
+                }
+            }
             Fault::Abort => send(worker, Signal::ABORT),
             Fault::Stop => send(worker, Signal::STOP),
             Fault::Freeze => self.freeze(worker),

@@ -23,9 +23,9 @@ mod texts;
 
 pub use board::Totals;
 pub use container::{Files, bind};
-pub use daemon::{Daemon, Dirs, eventually, kernel_is_at_least, program};
+pub use daemon::{Daemon, Dirs, command, eventually, kernel_is_at_least, program};
 pub use fault::{Fault, Oom, Storm, Struck};
 pub use load::{Load, Shape};
 pub use meter::{Resources, Stalls};
 pub use scale::{Scale, alone, is_guest, seconds, seed};
-pub use texts::{Checker, Truth};
+pub use texts::{Checker, Truth, Wrong};

@@ -175,8 +175,10 @@ impl Load {
     #[must_use]
     pub fn complaints(&self) -> String {
         let text = fs::read_to_string(&self.report).unwrap_or_default();
-        // The first ones tell; a text of a failed test is to be read by people.
-        text.lines().take(12).collect::<Vec<_>>().join("\n")
+        // The first ones tell; what was wrong in a text does not come after what did not come at all.
+        let is_error = |line: &&str| line.contains(": cannot ");
+        let wrong = text.lines().filter(|line| !is_error(line));
+        wrong.chain(text.lines().filter(is_error)).take(12).collect::<Vec<_>>().join("\n")
     }
 
     /// Waits until each reader has got an answer since, and so that each of them still reads.
@@ -186,6 +188,16 @@ impl Load {
         let before = calls();
         eventually("each reader reads on", || {
             before.iter().zip(calls()).all(|(before, now)| now > *before)
+        });
+    }
+
+    /// Waits until no reader gets an error any more.
+    pub fn all_succeed(&self) {
+        eventually("no reader gets an error", || {
+            let before = self.totals();
+            self.all_read();
+            let after = self.totals();
+            (before.failed, before.aborted) == (after.failed, after.aborted)
         });
     }
 

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use crate::{
     board::{Board, Slot},
     container::Files,
-    texts::Checker,
+    texts::{Checker, Wrong},
 };
 
 /// What a reader reads with: from what `read(1)` of a shell uses to what `cat` does.
@@ -158,7 +158,7 @@ impl Reader<'_> {
         let listed = self.slot.call(list);
         if let Some(count) = self.done(CPUS, "list", listed) {
             let judgement = self.checker.check_cpus(count);
-            self.count(CPUS, judgement);
+            self.count(CPUS, judgement, &[]);
         }
     }
 
@@ -172,16 +172,18 @@ impl Reader<'_> {
     fn judge(&mut self, file: &str, text: Option<Vec<u8>>) {
         let Some(text) = text else { return };
         let judgement = self.checker.check(file, &text);
-        let judgement =
-            judgement.map_err(|what| format!("{what}; it is {:?}", String::from_utf8_lossy(&text)));
-        self.count(file, judgement);
+        self.count(file, judgement, &text);
     }
 
-    fn count(&mut self, file: &str, judgement: Result<(), String>) {
+    fn count(&mut self, file: &str, judgement: Result<(), Wrong>, text: &[u8]) {
         self.slot.texts.fetch_add(1, Relaxed);
         if let Err(what) = judgement {
-            self.slot.wrong.fetch_add(1, Relaxed);
-            self.complain(&format!("{file}: {what}"));
+            let counter = match what {
+                Wrong::Back(_) => &self.slot.back,
+                Wrong::Text(_) => &self.slot.wrong,
+            };
+            counter.fetch_add(1, Relaxed);
+            self.complain(&format!("{file}: {what}; it is {:?}", String::from_utf8_lossy(text)));
         }
     }
 

@@ -31,7 +31,29 @@ pub struct Checker {
     uptime: [u64; 2],
 }
 
-type Judgement = Result<(), String>;
+/// What is wrong with a text.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Wrong {
+    /// A counter is less than the same reader was told before.
+    Back(String),
+    /// It is malformed, or not true.
+    Text(String),
+}
+
+impl std::fmt::Display for Wrong {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (Wrong::Back(what) | Wrong::Text(what)) = self;
+        f.write_str(what)
+    }
+}
+
+impl From<String> for Wrong {
+    fn from(what: String) -> Wrong {
+        Wrong::Text(what)
+    }
+}
+
+type Judgement = Result<(), Wrong>;
 
 /// The place of `iowait` among the times of a CPU. The kernel's own goes back now and then: see `iowait` in
 /// `Documentation/filesystems/proc.rst`.
@@ -57,11 +79,11 @@ impl Checker {
     /// What is not as it should be.
     pub fn check(&mut self, file: &str, text: &[u8]) -> Judgement {
         if text.contains(&0) {
-            return Err("it has a NUL".into());
+            return Err(Wrong::Text("it has a NUL".into()));
         }
         let text = std::str::from_utf8(text).map_err(|error| error.to_string())?;
         if !text.is_empty() && !text.ends_with('\n') {
-            return Err("it does not end with its last line".into());
+            return Err(Wrong::Text("it does not end with its last line".into()));
         }
         match file.strip_prefix("proc/") {
             Some("meminfo") => self.meminfo(file, text),
@@ -90,7 +112,7 @@ impl Checker {
         if self.truth.cpus.is_empty() || self.truth.cpus.contains(&count) {
             return Ok(());
         }
-        Err(format!("there are {count} CPUs, not {:?}", self.truth.cpus))
+        Err(format!("there are {count} CPUs, not {:?}", self.truth.cpus).into())
     }
 
     /// The names of lines are what they were the first time: a text that is pieced together of two has one
@@ -100,7 +122,11 @@ impl Checker {
             return Ok(());
         }
         let before = self.names.entry(file.to_owned()).or_insert_with(|| names.clone());
-        if *before == names { Ok(()) } else { Err("its lines have other names than before".into()) }
+        if *before == names {
+            Ok(())
+        } else {
+            Err(Wrong::Text("its lines have other names than before".into()))
+        }
     }
 
     fn meminfo(&mut self, file: &str, text: &str) -> Judgement {
@@ -122,10 +148,10 @@ impl Checker {
         let (total, free, available) =
             (value("MemTotal")?, value("MemFree")?, value("MemAvailable")?);
         if !self.truth.memory.is_empty() && !self.truth.memory.contains(&total) {
-            return Err(format!("MemTotal is {total}, not {:?}", self.truth.memory));
+            return Err(format!("MemTotal is {total}, not {:?}", self.truth.memory).into());
         }
         if free > total || available > total {
-            return Err(format!("of {total} KiB {free} are free and {available} available"));
+            return Err(format!("of {total} KiB {free} are free and {available} available").into());
         }
         Ok(())
     }
@@ -152,9 +178,9 @@ impl Checker {
                         !(is_cpu && *place == IOWAIT) && now < before
                     });
                 if let Some((place, (before, now))) = back {
-                    return Err(format!(
+                    return Err(Wrong::Back(format!(
                         "number {place} of {name} went from {before} back to {now}"
-                    ));
+                    )));
                 }
                 *known = values;
             }
@@ -163,7 +189,7 @@ impl Checker {
         self.check_cpus(cpus)?;
         for name in ["cpu", "ctxt", "btime", "processes", "procs_running", "procs_blocked"] {
             if !names.iter().any(|known| known == name) {
-                return Err(format!("it has no {name}"));
+                return Err(format!("it has no {name}").into());
             }
         }
         self.check_names(file, names)
@@ -177,7 +203,11 @@ impl Checker {
         };
         let [uptime_before, idle_before] = self.uptime;
         if uptime < uptime_before || idle < idle_before {
-            return Err(format!("{:?} went back to {:?} (1/100 s)", self.uptime, [uptime, idle]));
+            return Err(Wrong::Back(format!(
+                "{:?} went back to {:?} (1/100 s)",
+                self.uptime,
+                [uptime, idle]
+            )));
         }
         self.uptime = [uptime, idle];
         Ok(())
@@ -218,12 +248,12 @@ impl Checker {
         if first == text.as_bytes() {
             return Ok(());
         }
-        Err(format!("it was {:?}", String::from_utf8_lossy(first)))
+        Err(format!("it was {:?}", String::from_utf8_lossy(first)).into())
     }
 }
 
 fn malformed(line: &str) -> Judgement {
-    Err(format!("malformed: {line:?}"))
+    Err(format!("malformed: {line:?}").into())
 }
 
 /// A number in digits, and nothing else.
@@ -299,10 +329,12 @@ mod tests {
         assert_eq!(checker.check("proc/stat", STAT.as_bytes()), Ok(()));
         // Only what the kernel itself lets go back may.
         assert_eq!(checker.check("proc/stat", STAT.replace("100 7", "100 6").as_bytes()), Ok(()));
-        assert!(checker.check("proc/stat", STAT.replace("100 7", "99 7").as_bytes()).is_err());
+        let back = checker.check("proc/stat", STAT.replace("100 7", "99 7").as_bytes());
+        assert!(matches!(back, Err(Wrong::Back(_))), "{back:?}");
         assert!(checker.check("proc/stat", STAT.replace("ctxt 9", "ctxt 8").as_bytes()).is_err());
         assert_eq!(checker.check("proc/uptime", b"10.00 20.00\n"), Ok(()));
-        assert!(checker.check("proc/uptime", b"10.00 19.99\n").is_err());
+        let back = checker.check("proc/uptime", b"10.00 19.99\n");
+        assert!(matches!(back, Err(Wrong::Back(_))), "{back:?}");
         assert!(checker.check("proc/uptime", b"9.99 20.00\n").is_err());
     }
 

@@ -33,7 +33,11 @@ fn finish(load: Load, daemon: &Daemon) {
     let complaints = load.complaints();
     let totals = load.finish(daemon);
     println!("{totals}");
-    assert_eq!((totals.failed, totals.aborted, totals.wrong), (0, 0, 0), "{complaints}");
+    assert_eq!(
+        (totals.failed, totals.aborted, totals.wrong, totals.back),
+        (0, 0, 0, 0),
+        "{complaints}"
+    );
 }
 
 /// A container that reads what memory it has, again and again, and writes down what is wrong.
@@ -47,7 +51,10 @@ fn reading_container(daemon: &Daemon, cgroup: &Cgroup, memory: u64) -> Process {
         let mut report = &report;
         loop {
             let read = fs::read(&path).map_err(|error| error.to_string());
-            if let Err(what) = read.and_then(|text| checker.check("proc/meminfo", &text)) {
+            let check = |text: Vec<u8>| {
+                checker.check("proc/meminfo", &text).map_err(|what| what.to_string())
+            };
+            if let Err(what) = read.and_then(check) {
                 let _ = report.write_all(format!("{what}\n").as_bytes());
             }
             thread::sleep(Duration::from_millis(2));
@@ -89,7 +96,12 @@ fn cgroups_that_come_and_go_are_told_apart() {
             home.add(std::process::id());
             cgroup.dirs().iter().for_each(|dir| fs::remove_dir(dir).unwrap());
             number += 1;
-            writeln!(hops, "{}", judgement.map_or_else(|what| what, |()| "good".into())).unwrap();
+            writeln!(
+                hops,
+                "{}",
+                judgement.map_or_else(|what| what.to_string(), |()| "good".into())
+            )
+            .unwrap();
         }
         0
     });

@@ -38,6 +38,7 @@ fn what_it_holds_does_not_grow() {
     }
     let keeper_at_last = Resources::of(keeper).unwrap();
     let calls = load.totals().calls;
+    let complaints = load.complaints();
     let totals = load.finish(&daemon);
 
     println!("idle: {idle}");
@@ -47,7 +48,12 @@ fn what_it_holds_does_not_grow() {
     println!("the keeper: {keeper_at_first}; at last {keeper_at_last}");
     println!("{totals}");
     assert!(calls > 0);
-    assert_eq!((totals.failed, totals.aborted, totals.wrong), (0, 0, 0), "{}", daemon.log());
+    assert_eq!(
+        (totals.failed, totals.aborted, totals.wrong),
+        (0, 0, 0),
+        "{complaints}\n{}",
+        daemon.log()
+    );
     assert_eq!(daemon.next_worker(), worker, "it ended meanwhile: {}", daemon.log());
 
     // The most in the first half after the warm-up, and in the second: noise is in both.

@@ -1,0 +1,192 @@
+//! The process that serves dies or hangs, again and again, and nobody notices.
+#![expect(clippy::print_stdout, reason = "libtest shows a test's output")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{
+    fs,
+    ops::RangeInclusive,
+    thread,
+    time::{Duration, Instant},
+};
+
+use cgview_faults::{
+    Daemon, Fault, Load, Oom, Stalls, Storm, Struck, Totals, alone, kernel_is_at_least, seconds,
+    seed,
+};
+use cgview_testkit::Tree;
+
+/// How many requests can be under way in the daemon: one for each of its threads.
+const THREADS: &str = "4";
+
+/// How long after the fault before.
+const INTERVAL: RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_millis(500);
+
+/// No read may take longer, whatever happens to the daemon, on a machine that is fast enough.
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// How long the keeper waits for an answer before it takes a worker for stuck (`--watchdog`), and how often it
+/// asks.
+const WATCHDOG: Duration = Duration::from_millis(2000 + 500);
+
+/// A worker that serves for this long was no slow one: the keeper has its first patience again.
+const SETTLED: Duration = Duration::from_secs(62);
+
+/// A daemon, readers, and how fast this machine starts a worker when nothing else is to do.
+struct Scene {
+    // Dropped in this order.
+    load: Load,
+    daemon: Daemon,
+    restart: Duration,
+}
+
+impl Scene {
+    fn set(tree: &Tree) -> Scene {
+        let daemon = Daemon::start(tree, &["--threads", THREADS]);
+        // Both are on disk by then, as they are when one has been killed before.
+        let (_, restart) = (restart(&daemon), restart(&daemon));
+        println!(
+            "without load a killed worker's successor answers after {} ms",
+            restart.as_millis()
+        );
+        Scene { load: Load::start(tree, &daemon), daemon, restart }
+    }
+
+    /// Lets faults happen, and then ends the readers.
+    fn strike(
+        self,
+        faults: &[Fault],
+        storms: &dyn Fn(Storm<'_>) -> Struck,
+    ) -> (Struck, Totals, Allowed) {
+        let Scene { load, daemon, restart } = self;
+        // As often as the machine can start workers: one that is killed before it has answered is no better
+        // than one that was not there.
+        let (least, most) = INTERVAL.into_inner();
+        let interval = least.max(2 * restart)..=most.max(6 * restart);
+        let stalls = Stalls::measure();
+        // What the machine takes for the same reads while nothing goes wrong.
+        thread::sleep(seconds() / 4);
+        let calm = load.totals().longest;
+        load.forget_longest();
+        let oom = faults.contains(&Fault::Oom).then(|| Oom(daemon.cgroup()));
+        let storm = Storm { daemon: &daemon, faults, oom, interval, seed: seed() };
+        let struck = storms(storm);
+        // Each gets an answer of the last worker, too.
+        load.all_read();
+        let stall = stalls.longest();
+        let complaints = load.complaints();
+        let totals = load.finish(&daemon);
+        println!(
+            "{struck}; {totals}; before, the longest call took {} ms; the machine's own longest stall {} ms",
+            calm.as_millis(),
+            stall.as_millis()
+        );
+        if !complaints.is_empty() {
+            println!("{complaints}");
+        }
+        let start = if faults.contains(&Fault::Freeze) { Duration::ZERO } else { struck.longest };
+        let allowed = Allowed { restart, stall, calm, start };
+        (struck, totals, allowed)
+    }
+}
+
+/// Kills the worker of a daemon that nobody reads; how long until one reads again.
+fn restart(daemon: &Daemon) -> Duration {
+    let worker = daemon.next_worker();
+    let began = Instant::now();
+    let storm = Storm {
+        daemon,
+        faults: &[Fault::Kill],
+        oom: None,
+        interval: Duration::ZERO..=Duration::ZERO,
+        seed: 0,
+    };
+    storm.strike(Fault::Kill);
+    assert!(fs::read_to_string(daemon.path("proc/uptime")).is_ok());
+    assert_ne!(daemon.next_worker(), worker);
+    began.elapsed()
+}
+
+/// What the machine itself takes.
+struct Allowed {
+    restart: Duration,
+    stall: Duration,
+    calm: Duration,
+    start: Duration,
+}
+
+/// That nobody noticed.
+fn assert_unnoticed(struck: &Struck, totals: &Totals, longest: Duration) {
+    assert_ne!(struck.count(), 0);
+    assert_eq!((totals.failed, totals.wrong, totals.back), (0, 0, 0));
+    if kernel_is_at_least(6, 9) {
+        assert_eq!(totals.aborted, 0);
+    } else {
+        // What a thread had taken, at most.
+        let most = u64::from(struck.count()) * THREADS.parse::<u64>().unwrap();
+        println!("{} of at most {most} requests were aborted", totals.aborted);
+        assert!(totals.aborted <= most);
+    }
+    assert!(totals.longest <= longest, "{totals}, of at most {} ms", longest.as_millis());
+}
+
+impl Allowed {
+    /// The longest that a read may take when the worker is lost, and `more` passes until that is known: a
+    /// second, or where a program takes long to start, some starts; and that a reader waits for CPUs, as it did
+    /// before, and a new worker for its first one.
+    fn longest(&self, more: Duration) -> Duration {
+        LONGEST.max(5 * self.restart) + more + 2 * self.calm + 4 * (self.stall + self.start)
+    }
+}
+
+/// Runs a scenario, where that is possible.
+fn scenario(
+    faults: &[Fault],
+    controllers: &[&str],
+    more: Duration,
+    storms: &dyn Fn(Storm<'_>) -> Struck,
+) {
+    if !Daemon::is_possible() {
+        return;
+    }
+    let Some(tree) = Tree::with(controllers) else { return };
+    let _alone = alone();
+    let scene = Scene::set(&tree);
+    let (struck, totals, allowed) = scene.strike(faults, storms);
+    assert_unnoticed(&struck, &totals, allowed.longest(more));
+}
+
+// host
+// ├─ daemon (its worker is killed every 50 to 500 ms)
+// └─ c0 ... c49   <- four readers each
+#[test]
+fn a_worker_that_dies_is_not_missed() {
+    let faults = [Fault::Kill, Fault::Segv, Fault::Abort, Fault::Stop];
+    scenario(&faults, &[], Duration::ZERO, &|storm| storm.run(seconds()));
+}
+
+// host
+// ├─ daemon (its worker is frozen, and has to be found out)
+// └─ c0 ... c49   <- four readers each
+#[test]
+fn a_worker_that_hangs_is_replaced() {
+    scenario(&[Fault::Freeze], &["unified"], WATCHDOG, &|storm| {
+        let mut struck = Struck::default();
+        let end = Instant::now() + seconds();
+        loop {
+            struck.longest = struck.longest.max(storm.strike(Fault::Freeze));
+            *struck.faults.entry(Fault::Freeze).or_default() += 1;
+            if Instant::now() + SETTLED > end {
+                return struck;
+            }
+            thread::sleep(SETTLED);
+        }
+    });
+}
+
+// host
+// ├─ daemon (64 MiB, which another process there takes)
+// └─ c0 ... c49   <- four readers each
+#[test]
+fn a_worker_that_is_killed_for_memory_is_not_missed() {
+    scenario(&[Fault::Oom], &["memory"], Duration::ZERO, &|storm| storm.run(seconds()));
+}
