@@ -203,18 +203,19 @@ fn no_counter_goes_back_when_a_worker_is_killed() {
     cgroup.limit_cpu(150_000);
     let daemon = Daemon::start(&[]);
     // Neither all busy nor all idle.
-    let script = "sh -c '(i=0; while test $i -lt 400; do i=$((i + 1)); cat /dev/null; done) & \
-                  i=0; while test $i -lt 150; do i=$((i + 1)); \
+    let script = "sh -c '(i=0; while test $i -lt 200; do i=$((i + 1)); cat /dev/null; done) & \
+                  i=0; while test $i -lt 60; do i=$((i + 1)); \
                   cat /proc/uptime /proc/stat || echo FAILED; done; wait'";
     let output = thread::scope(|scope| {
         let reader = scope.spawn(|| daemon.in_container(&cgroup, script));
         let mut deaths = 0;
-        while !reader.is_finished() {
+        // No more, so that a slow machine comes to an end.
+        while !reader.is_finished() && deaths < 10 {
             replace_worker(&daemon, Signal::KILL);
             deaths += 1;
             thread::sleep(Duration::from_millis(30));
         }
-        assert!(deaths > 2, "{deaths}");
+        assert!(deaths > 1, "{deaths}");
         reader.join().unwrap()
     });
     if resends() {
@@ -237,7 +238,7 @@ fn no_counter_goes_back_when_a_worker_is_killed() {
             seen += 1;
         }
     }
-    assert!(seen > 100, "{seen} in {output}");
+    assert!(seen > 60, "{seen} in {output}");
 }
 
 /// Stops all threads of a process in a way that nobody but the caller knows of.
