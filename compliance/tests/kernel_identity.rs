@@ -291,7 +291,10 @@ fn child_reads(
                 }
                 tell.write_all(&total(&text).to_ne_bytes())
             };
-            let status = i32::from(read().is_err());
+            let status = match read() {
+                Ok(()) => 0,
+                Err(error) => error.raw_os_error().unwrap_or(255),
+            };
             // SAFETY: it does not return.
             #[expect(unsafe_code, reason = "nothing of the parent's is to be run")]
             unsafe {
@@ -303,8 +306,8 @@ fn child_reads(
             let mut total = [0; 8];
             let heard = hear.read_exact(&mut total);
             let pid = i32::try_from(pid).unwrap();
-            waitpid(Pid::from_raw(pid), WaitOptions::empty()).unwrap();
-            heard.unwrap();
+            let ended = waitpid(Pid::from_raw(pid), WaitOptions::empty()).unwrap();
+            assert!(heard.is_ok(), "the reader ended: {ended:?}");
             Ok((pid, u64::from_ne_bytes(total)))
         }
     }
