@@ -499,7 +499,9 @@ impl Keeper {
         }
         let failed = end != End::Stopped;
         let gone = has_ended(&self.custody.device);
-        let kept_on = self.kept_on && !gone;
+        // A mount that nobody has been served by is not left to wait for a start that may fail again.
+        let fresh = failed && !self.custody.adopted;
+        let kept_on = self.kept_on && !gone && !fresh;
         if !(kept_on || failed && self.custody.adopted) {
             if let Err(error) = self.custody.mount.unmount() {
                 tracing::warn!("{error}");
