@@ -86,8 +86,9 @@ fn any_part_of_many_cpus_is_a_machine() {
                 text::list(&container.read(&siblings)).into_iter().collect();
             assert!(siblings.is_subset(&meant), "{siblings:?} of {name}");
         }
-        let said =
-            container.run("LC_ALL=C lscpu | sed -n 's/^CPU(s): *//p'; getconf _NPROCESSORS_ONLN");
+        // lscpu(1) reads some thirty files of each CPU, which takes its time where all is emulated.
+        let lscpu = if meant.len() < 8 { "lscpu | sed -n 's/^CPU(s): *//p';" } else { "" };
+        let said = container.run(&format!("export LC_ALL=C; {lscpu} getconf _NPROCESSORS_ONLN"));
         assert!(said.lines().all(|line| line == meant.len().to_string()), "{name}: {said}");
     }
 }
