@@ -13,6 +13,9 @@ use cgview_testkit::Tree;
 /// A text that leaked with each read would be 1 KiB each, and thousands are read.
 const RSS_SLACK: u64 = 1024;
 
+/// The daemon's own, those of the connection, and 32 in place of those that wait for a slow kernel.
+const MOST_THREADS: u64 = 48;
+
 // host
 // ├─ daemon
 // └─ c0 ... c49 (each with limits of its own)   <- four readers each
@@ -68,7 +71,8 @@ fn what_it_holds_does_not_grow() {
     let (before, after) = (most(first, descriptors), most(second, descriptors));
     assert!(after <= before + before / 10 + 16, "from {before} descriptors to {after}");
     let (before, after) = (most(first, |it| it.threads), most(second, |it| it.threads));
-    assert!(after <= before, "from {before} threads to {after}");
+    // Some are made while requests take long, and end when there is nothing to do for ten seconds.
+    assert!(after <= before.max(MOST_THREADS), "from {before} threads to {after}");
     if keeper != worker {
         assert_eq!(keeper_at_first.descriptors, keeper_at_last.descriptors);
         assert_eq!(keeper_at_first.threads, keeper_at_last.threads);
