@@ -1,6 +1,5 @@
 //! The process that serves dies or hangs, again and again, and nobody notices.
 #![expect(clippy::print_stdout, reason = "libtest shows a test's output")]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     fs,
