@@ -4,6 +4,7 @@
 //! The input of a renderer's target is the host's text, a NUL byte, and bytes that become the rest of the
 //! situation. So a plain file of a kernel is a good seed, and mutations of either part stay with it.
 
+pub mod container;
 pub mod laws;
 pub mod situation;
 

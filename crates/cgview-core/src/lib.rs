@@ -33,6 +33,7 @@ pub mod mask;
 pub mod parse;
 pub mod policy;
 mod render;
+pub mod shape;
 pub mod snapshot;
 pub mod tree;
 pub mod units;

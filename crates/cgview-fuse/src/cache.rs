@@ -9,8 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cgview_core::HostFacts;
-use cgview_host::{Caller, Host, KeptCaller, Result};
+use cgview_core::{
+    HostFacts,
+    tree::{File, ProcFile},
+};
+use cgview_host::{Caller, ContainerId, Host, KeptCaller, Result};
 use parking_lot::{Mutex, RwLock};
 use rustix::io::Errno;
 
@@ -197,14 +200,25 @@ impl Callers {
     }
 }
 
-/// Drops the half that has not asked for longest.
+/// Drops some, if there are as many as may be: of the container that has most, the half that has not asked for
+/// longest. A container of many threads forgets its own so, and not the others'.
 fn make_room(shard: &mut HashMap<u32, Seen>) {
     if shard.len() < MOST_CALLERS {
         return;
     }
-    let mut ages: Vec<Instant> = shard.values().map(|seen| seen.last).collect();
-    let (_, &mut median, _) = ages.select_nth_unstable(MOST_CALLERS / 2);
-    shard.retain(|_, seen| seen.last > median);
+    let whose = |seen: &Seen| {
+        let kept = seen.kept.as_ref()?;
+        Some(kept.caller().0.container.id().clone())
+    };
+    let mut groups: HashMap<Option<ContainerId>, Vec<(Instant, u32)>> = HashMap::new();
+    for (&tid, seen) in shard.iter() {
+        groups.entry(whose(seen)).or_default().push((seen.last, tid));
+    }
+    let Some(mut most) = groups.into_values().max_by_key(Vec::len) else { return };
+    most.sort_unstable();
+    for (_, tid) in most.iter().take(most.len().div_ceil(2)) {
+        shard.remove(tid);
+    }
 }
 
 /// Files of the host, as text.
@@ -240,10 +254,14 @@ impl HostTexts {
     ///
     /// A pressure file is empty where the kernel keeps no pressure: reading it is then an error
     /// (`psi_show()`), which is the container's to tell and not the host's.
+    ///
+    /// A text that cannot be that of `file` is not kept, and is an error unless it is for the host itself
+    /// (`any`).
     pub(crate) fn get(
         &self,
         host: &Host,
-        path: &str,
+        (file, path): (File, &str),
+        any: bool,
         freshness: Duration,
         counters: &CacheCounters,
     ) -> Result<Arc<[u8]>> {
@@ -262,7 +280,13 @@ impl HostTexts {
             read => read?,
         }
         drop(flight);
+        let checked = file.check(&text);
         let value: Arc<[u8]> = text.into();
+        match checked {
+            Ok(()) => {}
+            Err(_) if any => return Ok(value),
+            Err(source) => return Err(cgview_host::Error::Parse { path: path.into(), source }),
+        }
         let fetched = Fetched { at, value: Arc::clone(&value) };
         let mut texts = self.texts.write();
         match texts.get_mut(path) {
@@ -296,7 +320,8 @@ impl HostTexts {
         }
         self.check_flights(FACTS, || self.facts.read().is_some())?;
         let at = Instant::now();
-        let meminfo = self.get(host, "/proc/meminfo", freshness, counters)?;
+        let meminfo = (File::Proc(ProcFile::Meminfo), "/proc/meminfo");
+        let meminfo = self.get(host, meminfo, false, freshness, counters)?;
         let flight = self.flights.start(FACTS.into());
         let value = Arc::new(host.facts_with(&meminfo)?);
         drop(flight);

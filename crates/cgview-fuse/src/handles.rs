@@ -6,7 +6,7 @@
 //! on the same connection) is like one that was not read yet.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -14,7 +14,9 @@ use std::{
     time::SystemTime,
 };
 
+use cgview_host::ContainerId;
 use parking_lot::Mutex;
+use rustix::io::Errno;
 
 /// The open files of one connection that were read.
 #[derive(Debug)]
@@ -22,7 +24,12 @@ pub struct Handles {
     next: AtomicU64,
     shards: [Mutex<Shard>; SHARDS],
     most: Held,
+    /// What each container's hold; locked after a shard, if with one.
+    owners: Mutex<HashMap<ContainerId, Held>>,
 }
+
+/// The part of all that may be held which one container may hold.
+const SHARE: Held = Held { handles: 8, bytes: 4 };
 
 /// How much the handles hold, or may hold.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -38,8 +45,14 @@ const SHARDS: usize = 8;
 #[derive(Debug, Default)]
 struct Shard {
     /// By number, and so by age: [`Handles::open`] counts up.
-    texts: BTreeMap<u64, Arc<[u8]>>,
+    texts: BTreeMap<u64, Text>,
     bytes: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Text {
+    text: Arc<[u8]>,
+    owner: Option<ContainerId>,
 }
 
 impl Handles {
@@ -50,7 +63,12 @@ impl Handles {
         // are opened.
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let next = since.as_secs().wrapping_mul(1_000_000_000) + u64::from(since.subsec_nanos());
-        Handles { next: AtomicU64::new(next), shards: Default::default(), most }
+        Handles {
+            next: AtomicU64::new(next),
+            shards: Default::default(),
+            most,
+            owners: Mutex::default(),
+        }
     }
 
     /// A number that no other open file has.
@@ -60,23 +78,60 @@ impl Handles {
 
     /// The text that it is being read from.
     pub fn text(&self, number: u64) -> Option<Arc<[u8]>> {
-        self.shard(number)?.lock().texts.get(&number).cloned()
+        self.shard(number)?.lock().texts.get(&number).map(|text| Arc::clone(&text.text))
     }
 
-    /// Gives it a text, in place of the one that it has.
-    pub fn put(&self, number: u64, text: Arc<[u8]>) {
-        let Some(shard) = self.shard(number) else { return };
+    /// Gives it a text, in place of the one that it has: the text of that container.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, as of any file of procfs whose text finds no room, if the container's open files hold as much
+    /// as they may. Those of all together push out the oldest.
+    pub fn put(
+        &self,
+        number: u64,
+        owner: Option<ContainerId>,
+        text: Arc<[u8]>,
+    ) -> Result<(), Errno> {
+        let Some(shard) = self.shard(number) else { return Ok(()) };
         let mut shard = shard.lock();
-        shard.bytes = shard.bytes.saturating_add(text.len());
-        if let Some(before) = shard.texts.insert(number, text) {
-            shard.bytes = shard.bytes.saturating_sub(before.len());
+        if let Some(before) = shard.texts.remove(&number) {
+            self.give_back(&mut shard, before);
         }
+        if let Some(owner) = &owner {
+            let mut owners = self.owners.lock();
+            let held = owners.entry(owner.clone()).or_default();
+            if held.handles >= self.most.handles / SHARE.handles
+                || held.bytes.saturating_add(text.len()) > self.most.bytes / SHARE.bytes
+                    && held.handles > 0
+            {
+                return Err(Errno::NOMEM);
+            }
+            held.handles += 1;
+            held.bytes += text.len();
+        }
+        shard.bytes = shard.bytes.saturating_add(text.len());
+        shard.texts.insert(number, Text { text, owner });
         while shard.texts.len() > 1
             && (shard.texts.len() > self.most.handles / SHARDS
                 || shard.bytes > self.most.bytes / SHARDS)
         {
             let Some((_, oldest)) = shard.texts.pop_first() else { break };
-            shard.bytes = shard.bytes.saturating_sub(oldest.len());
+            self.give_back(&mut shard, oldest);
+        }
+        Ok(())
+    }
+
+    /// Counts a text that is held no more.
+    fn give_back(&self, shard: &mut Shard, text: Text) {
+        shard.bytes = shard.bytes.saturating_sub(text.text.len());
+        let Some(owner) = text.owner else { return };
+        let mut owners = self.owners.lock();
+        let Some(held) = owners.get_mut(&owner) else { return };
+        held.handles = held.handles.saturating_sub(1);
+        held.bytes = held.bytes.saturating_sub(text.text.len());
+        if held.handles == 0 {
+            owners.remove(&owner);
         }
     }
 
@@ -85,7 +140,7 @@ impl Handles {
         let Some(shard) = self.shard(number) else { return };
         let mut shard = shard.lock();
         if let Some(text) = shard.texts.remove(&number) {
-            shard.bytes = shard.bytes.saturating_sub(text.len());
+            self.give_back(&mut shard, text);
         }
     }
 
@@ -129,7 +184,7 @@ mod tests {
         let handles = Handles::new(MOST);
         let (a, b) = (handles.open(), handles.open());
         assert_ne!(a, b);
-        handles.put(a, text(10));
+        handles.put(a, None, text(10)).unwrap();
         assert_eq!(handles.text(a), Some(text(10)));
         assert_eq!(handles.text(b), None);
         handles.release(a);
@@ -141,9 +196,9 @@ mod tests {
     fn the_oldest_make_room() {
         let handles = Handles::new(MOST);
         let first = handles.open();
-        handles.put(first, text(1));
+        handles.put(first, None, text(1)).unwrap();
         for _ in 0..1000 {
-            handles.put(handles.open(), text(1));
+            handles.put(handles.open(), None, text(1)).unwrap();
         }
         assert_eq!(handles.held(), Held { handles: MOST.handles, bytes: MOST.handles });
         assert_eq!(handles.text(first), None);
@@ -153,10 +208,10 @@ mod tests {
     fn a_text_that_is_more_than_all_room_is_kept_while_it_is_the_newest() {
         let handles = Handles::new(MOST);
         let big = handles.open();
-        handles.put(big, text(MOST.bytes * 2));
+        handles.put(big, None, text(MOST.bytes * 2)).unwrap();
         assert_eq!(handles.text(big), Some(text(MOST.bytes * 2)));
         for _ in 0..SHARDS {
-            handles.put(handles.open(), text(0));
+            handles.put(handles.open(), None, text(0)).unwrap();
         }
         assert_eq!(handles.held().bytes, 0);
     }
@@ -179,14 +234,15 @@ mod tests {
                     (0, _) | (_, 0) => open.push(handles.open()),
                     (1, count) => handles.release(open.swap_remove(usize::from(which) % count)),
                     (_, count) => {
-                        handles.put(open[usize::from(which) % count], text(length.into()));
+                        let number = open[usize::from(which) % count];
+                        handles.put(number, None, text(length.into())).unwrap();
                     }
                 }
                 let mut held = Held::default();
                 for shard in &handles.shards {
                     for text in shard.lock().texts.values() {
                         held.handles += 1;
-                        held.bytes += text.len();
+                        held.bytes += text.text.len();
                     }
                 }
                 prop_assert_eq!(handles.held(), held);

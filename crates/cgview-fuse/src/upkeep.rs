@@ -25,6 +25,23 @@ const LOAD_BUDGET: Duration = Duration::from_millis(250);
 /// How often what nobody asks for any more is forgotten.
 const SWEEP: Duration = Duration::from_secs(30);
 
+/// How many threads step load averages: where one waits for a container whose files hang, another one passes
+/// that container by.
+const STEPPING: usize = 2;
+
+/// Steps load averages in a thread of its own, so that nothing else waits if the kernel does not answer.
+fn step_loads(service: &Arc<Service>) -> Option<JoinHandle<()>> {
+    if !service.watches_loads(LOAD_WATCHED) {
+        return None;
+    }
+    let service = Arc::clone(service);
+    let step = move || {
+        service.step_loads(LOAD_WATCHED, LOAD_BUDGET);
+    };
+    let thread = thread::Builder::new().name("loads".into()).spawn(step);
+    thread.inspect_err(|error| tracing::warn!("cannot step load averages: {error}")).ok()
+}
+
 /// The thread. Dropping it ends the thread.
 #[derive(Debug)]
 pub struct Upkeep {
@@ -44,11 +61,15 @@ impl Upkeep {
             let mut next = Instant::now() + PERIOD;
             let mut swept = Instant::now();
             let mut failing = false;
+            let mut stepping: Vec<JoinHandle<()>> = Vec::new();
             while stopped.recv_timeout(next.saturating_duration_since(Instant::now()))
                 == Err(RecvTimeoutError::Timeout)
             {
                 next = (next + PERIOD).max(Instant::now());
-                service.step_loads(LOAD_WATCHED, LOAD_BUDGET);
+                stepping.retain(|thread| !thread.is_finished());
+                if stepping.len() < STEPPING {
+                    stepping.extend(step_loads(&service));
+                }
                 service.sweep_removed();
                 if swept.elapsed() >= SWEEP {
                     service.sweep();

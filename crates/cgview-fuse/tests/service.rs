@@ -541,3 +541,30 @@ fn what_is_known_of_readers_is_forgotten() {
     service.release(handle);
     assert_eq!(service.status().handles, cgview_fuse::handles::Held::default());
 }
+
+#[test]
+fn a_container_holds_no_more_than_its_share() {
+    let fake = host();
+    let settings = ViewSettings { freshness: Duration::from_secs(3600), ..always_fresh() };
+    let service = service(&fake, settings);
+    let open = || service.open(user(INIT), MEMINFO, false).unwrap();
+    let read = |tid, handle| service.read(user(tid), MEMINFO, handle, 0).map(drop);
+    let mut handles = Vec::new();
+    let error = loop {
+        let handle = open();
+        match read(INIT, handle) {
+            Ok(()) => handles.push(handle),
+            Err(errno) => break errno,
+        }
+        assert!(handles.len() < 10_000);
+    };
+    assert_eq!(error, Errno::NOMEM);
+    // The others have theirs, and it has room again when it closes one.
+    for _ in 0..3 {
+        assert_eq!(read(HOST, open()), Ok(()));
+    }
+    for handle in handles {
+        service.release(handle);
+    }
+    assert_eq!(read(INIT, open()), Ok(()));
+}

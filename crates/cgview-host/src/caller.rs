@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cgview_core::{parse::status_nspid, view::Reader};
+use cgview_core::{
+    parse::{ParseError, status_nspid},
+    view::Reader,
+};
 use parking_lot::Mutex;
 use rustix::io::Errno;
 
@@ -18,7 +21,7 @@ use crate::{
     hierarchy::below,
     host::Host,
     process::Process,
-    root::read_once,
+    root::{check_whole, read_once},
 };
 
 /// How long a caller whose cgroups did not change is taken to be who it was. What else can change is
@@ -70,11 +73,11 @@ impl Caller {
         let container = match (&init, foreign) {
             (Some((init, _)), Some(namespace)) if !stray => {
                 let id = ContainerId::of_init(namespace, init.started());
-                host.container(id, paths, || Origin::of_init(init))?
+                host.container(id, paths, || Ok(Origin::of_init(init)))?
             }
             _ => {
                 let id = ContainerId::of_cgroups(host.hierarchies(), &paths);
-                host.container(id, paths, || Origin::of_member(depth(host, process), aged))?
+                host.container(id, paths, || Ok(Origin::of_member(depth(host, process)?, aged)))?
             }
         };
         let reader = Reader { timens: host.timens(process, namespaces.time, &mut Vec::new())? };
@@ -83,10 +86,16 @@ impl Caller {
 }
 
 /// How many pid namespaces deep a process is.
-fn depth(host: &Host, process: &Process) -> usize {
+fn depth(host: &Host, process: &Process) -> Result<usize> {
     let mut text = Vec::new();
-    let read = process.read(&host.root, "status", &mut text);
-    read.ok().and_then(|()| status_nspid(&text)).map_or(1, |(_, depth)| depth)
+    process.read(&host.root, "status", &mut text)?;
+    match status_nspid(&text) {
+        Some((_, depth)) => Ok(depth),
+        None => {
+            let source = ParseError::new(1, "NSpid", &text);
+            Err(Error::parse(process.path("status"), source))
+        }
+    }
 }
 
 impl Host {
@@ -126,7 +135,8 @@ fn read_membership(file: &OwnedFd, tid: u32, text: &mut Vec<u8>) -> Result<()> {
     read_once(file.as_fd(), text).map_err(|errno| match errno {
         Errno::SRCH => Error::Gone { pid: tid },
         errno => Error::read(format!("/proc/{tid}/cgroup"), errno),
-    })
+    })?;
+    check_whole(text).map_err(|source| Error::parse(format!("/proc/{tid}/cgroup"), source))
 }
 
 /// A caller with what it takes to see, by one system call as a rule, that it still is who it was.

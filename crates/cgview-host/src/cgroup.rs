@@ -16,7 +16,7 @@ use crate::{
     budget::{Budget, Token},
     error::{Error, Result},
     hierarchy::Hierarchy,
-    root::{Root, read_all, read_once},
+    root::{Root, check_whole, read_all, read_once},
 };
 
 /// How long a file that was missing is taken to be so: a controller can be enabled at any time.
@@ -146,7 +146,7 @@ impl CgroupDir {
             Some(Slot::Kept(kept)) => match shape.read(&kept.0, text) {
                 // The file is gone: with its cgroup, or because its controller was disabled.
                 Err(Errno::NODEV) => self.forget(name),
-                result => return self.readable(name, result),
+                result => return self.readable(name, result, text),
             },
             Some(Slot::Absent { .. } | Slot::Present) | None => {}
         }
@@ -170,7 +170,7 @@ impl CgroupDir {
             None if matches!(known, Some(Slot::Present)) => {}
             None => self.remember(name, Slot::Present),
         }
-        self.readable(name, result)
+        self.readable(name, result, text)
     }
 
     /// Whether a descriptor may be read twice. v1 makes a list of pids when it is opened, and shows the same
@@ -179,9 +179,12 @@ impl CgroupDir {
         shape == Shape::Whole || self.version() == Version::V2
     }
 
-    fn readable(&self, name: &str, result: Result<(), Errno>) -> Result<bool> {
+    fn readable(&self, name: &str, result: Result<(), Errno>, text: &[u8]) -> Result<bool> {
         match result {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                let whole = check_whole(text);
+                whole.map(|()| true).map_err(|source| Error::parse(self.path_of(name), source))
+            }
             // Such as pressure that was turned off, or blkio files of another I/O scheduler.
             Err(Errno::OPNOTSUPP) => Ok(false),
             Err(errno) => Err(Error::read(self.path_of(name), errno)),

@@ -116,7 +116,7 @@ impl Host {
         &self,
         id: ContainerId,
         paths: Vec<Option<String>>,
-        origin: impl FnOnce() -> Origin,
+        origin: impl FnOnce() -> Result<Origin>,
     ) -> Result<Arc<Container>> {
         let known = self.containers.lock().get(&id).and_then(Weak::upgrade);
         if let Some(known) = known
@@ -125,7 +125,7 @@ impl Host {
         {
             return Ok(known);
         }
-        let origin = origin();
+        let origin = origin()?;
         let started = match origin.init {
             Some((_, started)) => Some(started),
             None if origin.aged => tasks::oldest(self, &paths)?,

@@ -32,7 +32,14 @@ pub(crate) fn read(host: &Host, meminfo: &[u8], known: &Mutex<Nodes>) -> Result<
     let mut text = Vec::new();
     host.read(ONLINE, &mut text)?;
     let online = Mask::parse_list(&text).map_err(|source| Error::parse(ONLINE, source))?;
+    if online.is_empty() {
+        // Whatever runs this runs on one.
+        return Err(Error::parse(ONLINE, ParseError::new(1, "a CPU", &text)));
+    }
     let memory = HostMemory::parse(meminfo);
+    if memory.total == Bytes::ZERO {
+        return Err(Error::parse("/proc/meminfo", ParseError::new(1, "MemTotal", meminfo)));
+    }
 
     let now = host.boottime()?;
     let nodes = {

@@ -201,6 +201,10 @@ impl Hierarchies {
                 *path = Some(valid_prefix(entry.path));
             }
         }
+        // The kernel names them all (`proc_cgroup_show()`). Nobody is in no cgroup, which would be the host.
+        if paths.iter().all(Option::is_none) && !paths.is_empty() {
+            return Err(ParseError::new(1, "the cgroups of a process", text));
+        }
         Ok(paths)
     }
 }

@@ -20,7 +20,7 @@ use crate::{
     init::Inits,
     namespace::{self, KnownRoots},
     process::{Namespace, Namespaces, Process},
-    root::Root,
+    root::{Root, check_whole},
     sample::PageSize,
 };
 
@@ -194,9 +194,10 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// [`Error::Read`].
+    /// [`Error::Read`]; [`Error::Parse`] for a text that was cut off.
     pub fn read(&self, path: &str, text: &mut Vec<u8>) -> Result<()> {
-        self.root.read(path, text).map_err(|errno| Error::read(path, errno))
+        self.root.read(path, text).map_err(|errno| Error::read(path, errno))?;
+        check_whole(text).map_err(|source| Error::parse(path, source))
     }
 
     /// Whether the host has a file or directory at `path`.

@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cgview_core::{parse::status_nspid, units::Usec};
+use cgview_core::{
+    parse::{ParseError, status_nspid},
+    units::Usec,
+};
 use parking_lot::Mutex;
 use rustix::io::Errno;
 
@@ -19,7 +22,7 @@ use crate::{
     ioctl,
     namespace::Paths,
     process::{Namespace, Process},
-    root::read_once,
+    root::{check_whole, read_once},
 };
 
 /// How long the cgroup namespace of an init is taken to be what it was. It changes while a runtime sets a
@@ -75,7 +78,9 @@ impl Init {
         let mut text = Vec::new();
         let started = process.started(&host.root, &mut text)?;
         process.read(&host.root, "status", &mut text)?;
-        let depth = status_nspid(&text).map_or(1, |(_, depth)| depth);
+        let no_depth = || ParseError::new(1, "NSpid", &text);
+        let depth = status_nspid(&text).ok_or_else(no_depth);
+        let (_, depth) = depth.map_err(|source| Error::parse(process.path("status"), source))?;
         let membership = process.open_file(&host.root, "cgroup")?;
         let home = Home {
             text: Vec::new(),
@@ -107,6 +112,7 @@ impl Init {
             Errno::SRCH => Error::Gone { pid: self.pid() },
             errno => Error::read(self.process.path("cgroup"), errno),
         })?;
+        check_whole(&text).map_err(|source| Error::parse(self.process.path("cgroup"), source))?;
         let (namespaces, paths) = {
             let home = self.home.lock();
             let same = text == home.text;

@@ -22,7 +22,7 @@ use rustix::{
 use crate::{
     deputy,
     error::{Error, Result},
-    root::{Root, read_all, read_once},
+    root::{Root, check_whole, read_all, read_once},
 };
 
 /// A process or a thread of the host.
@@ -105,7 +105,8 @@ impl Process {
         let file = self.open_file(root, name)?;
         // All but the list of mounts are made in one piece (`proc_single_file_operations`).
         let read = if name == "mountinfo" { read_all } else { read_once };
-        read(file.as_fd(), text).map_err(|errno| self.error(name, errno))
+        read(file.as_fd(), text).map_err(|errno| self.error(name, errno))?;
+        check_whole(text).map_err(|source| Error::parse(self.path(name), source))
     }
 
     /// Reads `stat`.

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use cgview_core::parse::ParseError;
 use rustix::{
     fs::{Access, AtFlags, Dir, FileType, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags},
     io::Errno,
@@ -186,6 +187,20 @@ fn make_room(text: &mut Vec<u8>) -> Result<(), Errno> {
         text.try_reserve(READ_SIZE).map_err(|_| Errno::NOMEM)?;
     }
     Ok(())
+}
+
+/// Whether a text ends where the kernel ended it: all lines of its files end.
+///
+/// # Errors
+///
+/// [`ParseError`] for one that was cut off.
+pub(crate) fn check_whole(text: &[u8]) -> Result<(), ParseError> {
+    if text.last().is_none_or(|&byte| byte == b'\n') {
+        return Ok(());
+    }
+    let last = text.rsplit(|&byte| byte == b'\n').next().unwrap_or_default();
+    let lines = text.iter().filter(|&&byte| byte == b'\n').count();
+    Err(ParseError::new(lines + 1, "a line that ends", last))
 }
 
 /// The most that is read of a file: `tasks` of a cgroup with four million of them has less, and so has

@@ -1,7 +1,7 @@
 //! The tasks of a container: how many there are, and how many of them are active.
 
 use cgview_core::{
-    parse::pid_stat,
+    parse::{ParseError, pid_stat},
     snapshot::{Controller, Tasks, Version},
     units::{Ticks, Usec},
 };
@@ -9,7 +9,7 @@ use cgview_core::{
 use crate::{
     cgroup::{Access, CgroupDir},
     container::Container,
-    error::Result,
+    error::{Error, Result},
     host::Host,
     init::numbers,
     process::Process,
@@ -96,8 +96,25 @@ impl Container {
     /// [`Read`](crate::Error::Read).
     pub fn active_tasks(&self, host: &Host) -> Result<Tasks> {
         let mut tids: Vec<u32> = Vec::new();
-        let walked = self.walk_tasks(host, |_, text| tids.extend(numbers(text)))?;
-        if walked.is_some() { Ok(self.count(host, &tids)) } else { all_tasks(host) }
+        let (mut wrong, mut listed) = (None, false);
+        let walked = self.walk_tasks(host, |dir, text| {
+            listed = true;
+            let before = tids.len();
+            tids.extend(numbers(text));
+            let lines = text.iter().filter(|&&byte| byte == b'\n').count();
+            if tids.len() - before != lines {
+                wrong = Some((dir.to_owned(), ParseError::new(1, "a list of tasks", text)));
+            }
+        })?;
+        match (wrong, walked) {
+            (Some((dir, source)), Some(name)) => Err(Error::parse(format!("{dir}/{name}"), source)),
+            // Whoever asks is one.
+            (_, Some(name)) if listed && tids.is_empty() => {
+                Err(Error::parse(name, ParseError::new(1, "a task", b"")))
+            }
+            (_, Some(_)) => self.count(host, &tids),
+            (_, None) => all_tasks(host),
+        }
     }
 
     /// The paths and texts of the lists that [`Container::active_tasks`] reads; `None` for the host.
@@ -131,16 +148,19 @@ impl Container {
         Ok(Some(name))
     }
 
-    fn count(&self, host: &Host, tids: &[u32]) -> Tasks {
+    fn count(&self, host: &Host, tids: &[u32]) -> Result<Tasks> {
         let mut text = Vec::new();
         let (mut running, mut blocked, mut seen) = (0, 0, 0);
         let mut newest: Option<(Ticks, u32)> = None;
         for tid in sampled(tids) {
             // The one thread's file: that of the process sums up the times of all of its threads.
-            if host.root.read(&format!("/proc/{tid}/task/{tid}/stat"), &mut text).is_err() {
-                continue;
+            let path = format!("/proc/{tid}/task/{tid}/stat");
+            match host.read(&path, &mut text) {
+                // It ended.
+                Err(Error::Read { .. }) => continue,
+                read => read?,
             }
-            let Ok(stat) = pid_stat(&text) else { continue };
+            let stat = pid_stat(&text).map_err(|source| Error::parse(&path, source))?;
             seen += 1;
             match stat.state {
                 b'R' => running += 1,
@@ -154,26 +174,26 @@ impl Container {
             let whole = tids.len() <= TASK_BUDGET || seen == 0;
             if whole { count } else { (count * total + seen / 2) / seen }
         };
-        Tasks {
-            running: scale(running),
-            blocked: scale(blocked),
-            total,
-            last_pid: newest.map_or(0, |(_, tid)| self.inner_pid(host, tid, &mut text)),
-        }
+        let last_pid = match newest {
+            Some((_, tid)) => self.inner_pid(host, tid, &mut text)?,
+            None => 0,
+        };
+        Ok(Tasks { running: scale(running), blocked: scale(blocked), total, last_pid })
     }
 
     /// The number of a task in the container's own pid namespace: the field of `NSpid` as deep as that is.
-    fn inner_pid(&self, host: &Host, tid: u32, text: &mut Vec<u8>) -> u64 {
-        if host.root.read(&format!("/proc/{tid}/status"), text).is_err() {
-            return 0;
+    fn inner_pid(&self, host: &Host, tid: u32, text: &mut Vec<u8>) -> Result<u64> {
+        let path = format!("/proc/{tid}/status");
+        match host.read(&path, text) {
+            Err(Error::Read { .. }) => return Ok(0),
+            read => read?,
         }
         let pids = text.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"NSpid:"));
-        let pids = pids.and_then(|pids| std::str::from_utf8(pids).ok()).unwrap_or_default();
-        pids.split_whitespace()
-            .take(self.depth())
-            .last()
-            .and_then(|pid| pid.parse().ok())
-            .unwrap_or_else(|| tid.into())
+        let bad = || Error::parse(&path, ParseError::new(1, "NSpid", text));
+        let pids = pids.and_then(|pids| std::str::from_utf8(pids).ok()).ok_or_else(bad)?;
+        let own = pids.split_whitespace().take(self.depth()).last();
+        let pid: u32 = own.and_then(|pid| pid.parse().ok()).ok_or_else(bad)?;
+        Ok(pid.into())
     }
 }
 

@@ -1,6 +1,6 @@
 //! Files of a cgroup that hold one value, or a quota and a period.
 
-use super::{ParseError, decimal, number, words};
+use super::{ParseError, number, words};
 use crate::units::{Bytes, Limit, Usec};
 
 /// Reads a file that holds one number, such as `memory.current`.
@@ -69,7 +69,7 @@ pub fn cpu_max(text: &[u8]) -> Result<(Limit<Usec>, Usec), ParseError> {
 /// [`ParseError`] if it does not hold a number.
 pub fn quota_v1(text: &[u8]) -> Result<Limit<Usec>, ParseError> {
     match text.trim_ascii() {
-        [b'-', digits @ ..] if decimal(digits).is_some() => Ok(Limit::Max),
+        b"-1" => Ok(Limit::Max),
         digits => Ok(Limit::At(Usec(number(digits, 1)?))),
     }
 }

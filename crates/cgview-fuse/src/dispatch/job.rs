@@ -162,11 +162,17 @@ impl Job {
 
     fn tell(&self, service: &Service, told: Result<Told, Errno>) {
         let Some(reply) = self.reply.lock().take() else { return };
-        // Later reads go on with the text that this one got, and no other.
-        if let (Ask::Read { handle, .. }, Ok(Told::Text(text))) = (&self.ask, &told) {
-            service.hold(*handle, text);
-        }
-        let _ = guarded(service, || reply(told));
+        let _ = guarded(service, || {
+            // Later reads go on with the text that this one got, and no other.
+            let held = match (&self.ask, &told) {
+                (Ask::Read { handle, .. }, Ok(Told::Text(text))) => {
+                    let whose = self.who.get().map(|who| who.container.id().clone());
+                    service.hold(*handle, whose, text)
+                }
+                _ => Ok(()),
+            };
+            reply(held.and(told));
+        });
     }
 }
 

@@ -126,6 +126,13 @@ impl Drop for Hung {
 fn a_panic_is_counted_and_answered_with_what_was_before() {
     let bench = Bench::new(2);
     let before = bench.good();
+    // A panic may take long to be printed.
+    let patient = ViewSettings {
+        freshness: Duration::ZERO,
+        request_deadline: Duration::from_secs(60),
+        ..ViewSettings::default()
+    };
+    bench.service.set_settings(patient);
     *bench.service.fault.lock() = Some(|file| assert!(file != MEMINFO, "as a test"));
     for _ in 0..10 {
         assert_eq!(bench.text(200, MEMINFO).as_ref(), Ok(&before));
@@ -133,7 +140,7 @@ fn a_panic_is_counted_and_answered_with_what_was_before() {
     }
     assert_eq!(bench.service.metrics().panics.get(), 10);
     assert!(bench.counted("panic", "stale"));
-    bench.service.set_settings(ViewSettings { on_error: OnError::Fail, ..ViewSettings::default() });
+    bench.service.set_settings(ViewSettings { on_error: OnError::Fail, ..patient });
     assert_eq!(bench.text(200, MEMINFO), Err(Errno::IO));
     *bench.service.fault.lock() = None;
     assert_eq!(bench.text(200, MEMINFO), Ok(before));
@@ -170,4 +177,68 @@ fn what_hangs_is_told_as_before_and_holds_one_thread() {
             thread::sleep(Duration::from_millis(5));
         }
     }
+}
+
+/// A request in the queue of a connection, and where its answer goes.
+type Queued = (u32, std::sync::mpsc::Sender<()>);
+
+// By counting and not by the clock: how many of the flood's requests are answered between the moment when
+// another one's request is put into the connection's queue, and its answer. First come first served would
+// be all that wait.
+#[test]
+fn a_flood_is_overtaken() {
+    const FLOOD: usize = 64;
+    const REQUESTS: usize = 4;
+    let bench = Bench::new(REQUESTS);
+    bench.good();
+    let (ask, asked) = channel::<Queued>();
+    let asked = Mutex::new(asked);
+    let (answered, done) = (std::sync::atomic::AtomicUsize::new(0), AtomicBool::new(false));
+    let overtaken = thread::scope(|scope| {
+        // The connection: one queue, and threads that take from it.
+        for _ in 0..threads(REQUESTS) {
+            scope.spawn(|| {
+                loop {
+                    let Ok((tid, tell)) = asked.lock().recv() else { return };
+                    let caller = Caller { tid, uid: 0 };
+                    let ask = Ask::Read { file: MEMINFO, handle: u64::from(tid), offset: 0 };
+                    let reply = Box::new(move |told: Result<Told, Errno>| {
+                        told.unwrap();
+                        let _ = tell.send(());
+                    });
+                    bench.dispatcher.submit(caller, ask, reply);
+                }
+            });
+        }
+        for reader in 0..FLOOD {
+            let ask = ask.clone();
+            let (answered, done) = (&answered, &done);
+            scope.spawn(move || {
+                let (tell, told) = channel();
+                let tid = if reader % 2 == 0 { 200 } else { 201 };
+                while !done.load(Ordering::Relaxed) {
+                    ask.send((tid, tell.clone())).unwrap();
+                    told.recv().unwrap();
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        let (tell, told) = channel();
+        let mut overtaken = Vec::new();
+        for _ in 0..200 {
+            thread::sleep(Duration::from_millis(1));
+            let before = answered.load(Ordering::Relaxed);
+            ask.send((300, tell.clone())).unwrap();
+            told.recv().unwrap();
+            overtaken.push(answered.load(Ordering::Relaxed) - before);
+        }
+        done.store(true, Ordering::Relaxed);
+        drop(ask);
+        overtaken
+    });
+    let mut counts = overtaken;
+    counts.sort_unstable();
+    let median = counts[counts.len() / 2];
+    assert!(median < FLOOD / 4, "{counts:?}");
+    assert!(answered.into_inner() > FLOOD, "that is no flood");
 }

@@ -45,7 +45,7 @@ impl Service {
             return Ok(text);
         }
         let text: Arc<[u8]> = self.text(caller.tid, file).map_err(|error| error.errno())?.into();
-        self.handles.put(handle, Arc::clone(&text));
+        self.hold(handle, self.whose(caller.tid), &text)?;
         Ok(text)
     }
 
@@ -55,8 +55,17 @@ impl Service {
     }
 
     /// Has later reads of the handle go on with that text.
-    pub(crate) fn hold(&self, handle: u64, text: &Arc<[u8]>) {
-        self.handles.put(handle, Arc::clone(text));
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, if the container's open files hold too much already.
+    pub(crate) fn hold(
+        &self,
+        handle: u64,
+        whose: Option<ContainerId>,
+        text: &Arc<[u8]>,
+    ) -> Result<(), Errno> {
+        self.handles.put(handle, whose, Arc::clone(text))
     }
 
     /// Whose a request of that thread seems to be, for what it costs to look: the one whose it was the last

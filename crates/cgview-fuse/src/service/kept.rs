@@ -54,7 +54,8 @@ impl Service {
                     if let Ok(handle) = name.parse() {
                         let text: Arc<[u8]> = body.into();
                         self.texts_kept.lock().insert(handle);
-                        self.handles.put(handle, text);
+                        // Whose it was is not kept, and so there is room.
+                        let _ = self.handles.put(handle, None, text);
                     }
                     continue;
                 }

@@ -160,7 +160,7 @@ pub struct Service {
 }
 
 /// What open files may hold: enough for thousands of readers, whatever a machine's size.
-const MOST_HELD: Held = Held { handles: 65_536, bytes: 64 << 20 };
+const MOST_HELD: Held = Held { handles: 65_536, bytes: 128 << 20 };
 
 /// A warning of each kind for each file is logged once in this time.
 const WARNING_INTERVAL: Duration = Duration::from_secs(300);
@@ -323,6 +323,11 @@ impl Service {
                 self.forget_kept(&id);
             }
         }
+    }
+
+    /// Whether the load of any container was asked for within `time`.
+    pub(crate) fn watches_loads(&self, time: Duration) -> bool {
+        self.tenants.all().iter().any(|tenant| tenant.load_asked_within(time))
     }
 
     /// Moves on the load averages of containers whose load was asked for within `time`, for no longer than

@@ -263,7 +263,8 @@ impl Service {
     /// The host's own text of a file.
     fn host_text(&self, file: File, settings: ViewSettings) -> Result<Arc<[u8]>, Error> {
         let path = Entry::File(file).path();
-        Ok(self.texts.get(&self.host, &path, settings.freshness, &self.metrics.host_reads)?)
+        let counters = &self.metrics.host_reads;
+        Ok(self.texts.get(&self.host, (file, &path), true, settings.freshness, counters)?)
     }
 
     /// The host's text that a container's is made from.
@@ -277,7 +278,9 @@ impl Service {
         let path = ready.view(&CpuView::default(), None, reader).host_path(Entry::File(file));
         let path = path.ok_or(cgview_core::view::Error::NotShown)?;
         let counters = &self.metrics.host_reads;
-        self.texts.get(&self.host, &path, ready.settings.freshness, counters).or_else(|error| {
+        let freshness = ready.settings.freshness;
+        let text = self.texts.get(&self.host, (file, &path), false, freshness, counters);
+        text.or_else(|error| {
             self.stale(file, error.into(), ready.settings, || self.texts.stale(&path))
         })
     }

@@ -3,7 +3,8 @@
 use cgview_core::{
     Mask,
     parse::{
-        cpu_max, cpu_stat, cpuacct_per_cpu, cpuacct_usage_all, cpuacct_usage_percpu, quota_v1,
+        ParseError, cpu_max, cpu_stat, cpuacct_per_cpu, cpuacct_usage_all, cpuacct_usage_percpu,
+        quota_v1,
     },
     snapshot::{Controller, CpuLevel, CpuTime, CpuUsage, Cpuset, Version},
     units::Usec,
@@ -64,7 +65,20 @@ impl Sampler<'_> {
         let Some(each) = self.parse(level, "cpuacct.usage_percpu", cpuacct_usage_percpu)? else {
             return Ok(None);
         };
-        let kinds = self.parse(level, "cpuacct.usage_all", cpuacct_usage_all)?;
+        let count = each.len();
+        let kinds = self.parse(level, "cpuacct.usage_all", |text| {
+            // Both are of all possible CPUs.
+            let kinds = cpuacct_usage_all(text)?;
+            if kinds.len() == count {
+                Ok(kinds)
+            } else {
+                Err(ParseError::new(
+                    kinds.len() + 1,
+                    "as many CPUs as in cpuacct.usage_percpu",
+                    b"",
+                ))
+            }
+        })?;
         let per_cpu = cpuacct_per_cpu(&each, &kinds.unwrap_or_default());
         let total = per_cpu.iter().fold(CpuTime::default(), |sum, (_, time)| CpuTime {
             user: sum.user.saturating_add(time.user),

@@ -137,7 +137,14 @@ impl<'a> Sampler<'a> {
         if !self.read(level, name)? {
             return Ok(None);
         }
-        parse(self.text).map(Some).map_err(|source| Error::parse(level.path_of(name), source))
+        // The kernel writes something to all of them but these.
+        let may_be_empty = name.starts_with("cpuset.") || name == "io.stat";
+        let parsed = if !may_be_empty && !name.ends_with(".pressure") && is_blank(self.text) {
+            Err(ParseError::new(1, "a line", self.text))
+        } else {
+            parse(self.text)
+        };
+        parsed.map(Some).map_err(|source| Error::parse(level.path_of(name), source))
     }
 
     /// Reads a file that holds a number.
@@ -149,6 +156,10 @@ impl<'a> Sampler<'a> {
     fn limit(&mut self, level: &CgroupDir, name: &str) -> Result<Option<Limit<u64>>> {
         self.parse(level, name, parse::limit)
     }
+}
+
+fn is_blank(text: &[u8]) -> bool {
+    text.iter().all(u8::is_ascii_whitespace)
 }
 
 /// The cgroup of a level, to go with its numbers.

@@ -1,6 +1,9 @@
 //! Pressure files, which are on the unified hierarchy and need no controller.
 
-use cgview_core::snapshot::{Controller, Pressures};
+use cgview_core::{
+    shape,
+    snapshot::{Controller, Pressures},
+};
 
 use super::{Sampler, cgroup};
 use crate::{cgroup::CgroupDir, error::Result};
@@ -26,7 +29,7 @@ impl Sampler<'_> {
 
     /// Copies a file, into the room of the text that was there before.
     fn copy(&mut self, level: &CgroupDir, name: &str, out: &mut Option<Vec<u8>>) -> Result<()> {
-        if self.read(level, name)? {
+        if self.parse(level, name, shape::pressure)?.is_some() {
             let text = out.get_or_insert_default();
             text.clear();
             text.extend_from_slice(self.text);

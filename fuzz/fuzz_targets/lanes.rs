@@ -1,0 +1,92 @@
+//! The fair queue of requests: whatever comes, hangs and ends, each request is done with once, no container
+//! takes more than its share, and nothing waits while it could be worked on.
+#![no_main]
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use arbitrary::Arbitrary;
+use cgview_fuse::dispatch::lanes::{Arrival, Lanes, Limits, Ticket};
+use libfuzzer_sys::fuzz_target;
+
+const LIMITS: Limits =
+    Limits { active: 4, lanes: 2, inline: 3, queued: 4, all_queued: 9, overdue: 3, all_overdue: 6 };
+const PATIENCE: Duration = Duration::from_millis(50);
+const DEADLINE: Duration = Duration::from_millis(300);
+
+#[derive(Arbitrary, Debug)]
+enum Step {
+    Arrive(Option<u8>),
+    Found(u8, u8),
+    Finish(u8),
+    Take(bool),
+    Wait(u16),
+}
+
+fuzz_target!(|steps: Vec<Step>| {
+    let mut lanes = Lanes::new(LIMITS);
+    let mut now = Instant::now();
+    let mut running: Vec<Ticket> = Vec::new();
+    let mut whose: HashMap<u32, Option<u8>> = HashMap::new();
+    let mut late: Vec<u32> = Vec::new();
+    let (mut came, mut ended) = (0, 0);
+    for step in steps {
+        let arrival = match step {
+            Step::Arrive(who) => {
+                let who = who.map(|who| who % 4);
+                came += 1;
+                whose.insert(came, who);
+                lanes.arrive(who, came, now)
+            }
+            Step::Found(which, who) if !running.is_empty() => {
+                let ticket = running.swap_remove(usize::from(which) % running.len());
+                let job = lanes.job(&ticket).expect("it runs");
+                if !late.contains(&job) {
+                    whose.insert(job, Some(who % 4));
+                }
+                lanes.found(ticket, who % 4)
+            }
+            Step::Finish(which) if !running.is_empty() => {
+                let ticket = running.swap_remove(usize::from(which) % running.len());
+                let job = lanes.finish(ticket).expect("it ran");
+                late.retain(|late| *late != job);
+                ended += 1;
+                continue;
+            }
+            Step::Take(inline) => match lanes.take(inline, now) {
+                Some(ticket) => Arrival::Run(ticket),
+                None => continue,
+            },
+            Step::Wait(ms) => {
+                now += Duration::from_millis(ms.into());
+                let at_work: Vec<u32> =
+                    running.iter().filter_map(|ticket| lanes.job(ticket)).collect();
+                for job in lanes.expire(now, PATIENCE, DEADLINE) {
+                    if at_work.contains(&job) {
+                        assert!(!late.contains(&job), "it is late twice");
+                        late.push(job);
+                    } else {
+                        ended += 1;
+                    }
+                }
+                continue;
+            }
+            Step::Found(..) | Step::Finish(_) => continue,
+        };
+        match arrival {
+            Arrival::Run(ticket) => running.push(ticket),
+            Arrival::Refused(_) => ended += 1,
+            Arrival::Queued => {}
+        }
+        assert_eq!(ended + running.len() + lanes.queued(), came as usize);
+        assert_eq!(lanes.overdue(), late.len());
+        for who in 0..4 {
+            let jobs = running.iter().filter_map(|ticket| lanes.job(ticket));
+            let own = jobs.filter(|job| whose[job] == Some(who) && !late.contains(job)).count();
+            assert!(own <= LIMITS.lanes, "{own} lanes of one container");
+        }
+        assert!(!running.is_empty() || lanes.queued() == 0 || lanes.has_work());
+    }
+});
