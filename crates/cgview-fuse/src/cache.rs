@@ -290,6 +290,8 @@ impl HostTexts {
         let fetched = Fetched { at, value: Arc::clone(&value) };
         let mut texts = self.texts.write();
         match texts.get_mut(path) {
+            // Somebody who asked later was answered sooner, and has told it.
+            Some(place) if place.at > at => return Ok(Arc::clone(&place.value)),
             Some(place) => *place = fetched,
             None => {
                 if texts.len() >= MOST_TEXTS {

@@ -172,6 +172,8 @@ impl Tenant {
         let sample = Sample { parts, at, snapshot: Arc::clone(&snapshot) };
         let mut samples = self.samples.lock();
         match samples.iter_mut().find(|sample| sample.parts == parts) {
+            // Somebody who asked later was answered sooner, and has told it.
+            Some(place) if place.at > at => return Ok(Arc::clone(&place.snapshot)),
             Some(place) => *place = sample,
             // There are no more than files have different needs: `File::parts`.
             None => samples.push(sample),
