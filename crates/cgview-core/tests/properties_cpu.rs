@@ -193,13 +193,18 @@ impl Stat {
             let of_cpus: u64 = cpus.iter().map(|cpu: &Vec<u64>| cpu[column]).sum();
             assert_eq!(sum, of_cpus, "column {column} of cpu is the sum of cpuN");
         }
+        for cpu in &mut cpus {
+            assert!(cpu[IDLE] > 0, "sysstat would take it for offline: {cpu:?}");
+            cpu[IDLE] -= 1;
+        }
+        let idle_ticks: u64 = cpus.iter().map(|cpu| cpu[IDLE]).sum();
         let hundredths = |word: &str| -> u64 {
             let (whole, part) = word.split_once('.').unwrap();
             assert_eq!(part.len(), 2);
             whole.parse::<u64>().unwrap() * 100 + part.parse::<u64>().unwrap()
         };
         let (up, idle) = uptime.trim_end().split_once(' ').unwrap();
-        assert_eq!(hundredths(idle), sum[IDLE], "uptime and stat agree on idle time");
+        assert_eq!(hundredths(idle), idle_ticks, "uptime and stat agree on idle time");
         Stat { cpus, uptime: hundredths(up) }
     }
 

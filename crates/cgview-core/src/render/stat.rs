@@ -13,7 +13,7 @@ use crate::{
 ///
 /// | line | value |
 /// |---|---|
-/// | `cpuN` | one for each visible CPU: user, nice, system, idle and steal of the [CPU view](crate::cpu_view). iowait, irq, softirq and guest are not known of a container, and so 0, as is any later column |
+/// | `cpuN` | one for each visible CPU: user, nice, system, idle (and a tick that it begins with) and steal of the [CPU view](crate::cpu_view). iowait, irq, softirq and guest are not known of a container, and so 0, as is any later column |
 /// | `cpu` | the sum of the `cpuN` lines, as they are printed |
 /// | `intr`, `softirq` | as many zeros as the host has columns: interrupts belong to no container |
 /// | `ctxt` | 0: the kernel counts context switches by task and not by cgroup |
@@ -76,8 +76,7 @@ fn cpu_lines(view: &View<'_>, host_line: &[u8], end: &[u8], out: &mut Output<'_>
     let columns = crate::parse::words(host_line).skip(1).take(MOST_COLUMNS).count();
     let cpus = view.cpu_view.cpus();
     let reasons = Reasons::of(view);
-    let sum_of =
-        |of: fn(&VisibleCpu) -> Usec| -> Ticks { cpus.iter().map(|cpu| of(cpu).ticks()).sum() };
+    let sum_of = |of: fn(&VisibleCpu) -> Ticks| -> Ticks { cpus.iter().map(of).sum() };
     // The kernel pads the name of the sum to the width of `cpuN`.
     out.copy(b"cpu ");
     for column in 0..columns {
@@ -92,7 +91,7 @@ fn cpu_lines(view: &View<'_>, host_line: &[u8], end: &[u8], out: &mut Output<'_>
         for column in 0..columns {
             let (of, why) = reasons.column(column);
             out.copy(b" ");
-            out.number(of(cpu).ticks().0, why);
+            out.number(of(cpu).0, why);
         }
     }
     out.copy(end);
@@ -132,17 +131,21 @@ impl Reasons {
     }
 
     /// The value and the reason of a column, counted from 0.
-    fn column(&self, column: usize) -> (fn(&VisibleCpu) -> Usec, Why) {
+    fn column(&self, column: usize) -> (fn(&VisibleCpu) -> Ticks, Why) {
         match column {
-            0 => (|cpu| cpu.busy.user, self.used),
-            1 => (|cpu| cpu.busy.nice, self.used),
-            2 => (|cpu| cpu.busy.system, self.used),
-            3 => (|cpu| cpu.idle, self.idle),
-            7 => (|cpu| cpu.steal, self.steal),
-            _ => (|_| Usec::ZERO, NOT_KNOWN),
+            0 => (|cpu| cpu.busy.user.ticks(), self.used),
+            1 => (|cpu| cpu.busy.nice.ticks(), self.used),
+            2 => (|cpu| cpu.busy.system.ticks(), self.used),
+            3 => (|cpu| Ticks(cpu.idle.ticks().0.saturating_add(FIRST_IDLE)), self.idle),
+            7 => (|cpu| cpu.steal.ticks(), self.steal),
+            _ => (|_| Ticks(0), NOT_KNOWN),
         }
     }
 }
+
+/// What idle time begins with. Programs take a CPU whose columns are all 0 for one that is offline: sysstat does,
+/// and then tells nothing of it, though it was only a container that had just started.
+const FIRST_IDLE: u64 = 1;
 
 const NOT_KNOWN: Why = Why::of(Source::Constant, "the kernel does not count it by cgroup");
 
