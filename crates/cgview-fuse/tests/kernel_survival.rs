@@ -241,8 +241,9 @@ fn no_counter_goes_back_when_a_worker_is_killed() {
     assert!(seen > 60, "{seen} in {output}");
 }
 
-/// Stops all threads of a process in a way that nobody but the caller knows of.
-fn hang(pid: u32) {
+/// Stops all threads of a process in a way that nobody but the caller knows of, and returns them.
+fn hang(pid: u32) -> Vec<libc::pid_t> {
+    let mut stopped = Vec::new();
     for task in fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
         let name = task.unwrap().file_name();
         let tid: libc::pid_t = name.to_str().unwrap().parse().unwrap();
@@ -253,7 +254,9 @@ fn hang(pid: u32) {
             libc::ptrace(libc::PTRACE_SEIZE, tid, none, none);
             libc::ptrace(libc::PTRACE_INTERRUPT, tid, none, none);
         }
+        stopped.push(tid);
     }
+    stopped
 }
 
 #[test]
@@ -263,17 +266,18 @@ fn a_worker_that_hangs_is_replaced() {
     }
     let daemon = Daemon::start(&["--watchdog", "1000"]);
     let hung = worker(&daemon);
-    hang(hung);
+    let stopped = hang(hung);
     let begun = Instant::now();
     let path = daemon.path("proc/meminfo");
     let reader = thread::spawn(move || fs::read_to_string(path));
     // The tracer has to let go of the dead, or their parent does not hear of it.
     eventually("it is killed", || {
-        // SAFETY: no memory is given to the kernel.
-        #[expect(unsafe_code, reason = "waitpid(2) for threads of another process")]
-        let waited =
-            unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::__WALL | libc::WNOHANG) };
-        let _ = waited;
+        for &tid in &stopped {
+            // SAFETY: no memory is given to the kernel.
+            #[expect(unsafe_code, reason = "waitpid(2) for threads of another process")]
+            let _ =
+                unsafe { libc::waitpid(tid, std::ptr::null_mut(), libc::__WALL | libc::WNOHANG) };
+        }
         find_worker(daemon.pid()).is_some_and(|pid| pid != hung)
     });
     assert!(begun.elapsed() >= Duration::from_millis(500), "{:?}", begun.elapsed());
