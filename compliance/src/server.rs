@@ -132,11 +132,13 @@ impl Server {
         let mut command = self.command(&self.mountpoint());
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         // Not left behind if the test is killed.
-        // SAFETY: a system call that takes no memory.
+        // SAFETY: system calls that take no memory.
         #[expect(unsafe_code, reason = "there is no safe way to be killed with the parent")]
         unsafe {
             command.pre_exec(|| {
                 rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+                // Ignored by all that nohup(1) runs.
+                libc::signal(libc::SIGHUP, libc::SIG_DFL);
                 Ok(())
             });
         }
