@@ -15,6 +15,7 @@ const LIMITS: Limits =
     Limits { active: 4, lanes: 2, inline: 3, queued: 4, all_queued: 9, overdue: 3, all_overdue: 6 };
 const PATIENCE: Duration = Duration::from_millis(50);
 const DEADLINE: Duration = Duration::from_millis(300);
+const LAST: Duration = Duration::from_millis(900);
 
 #[derive(Arbitrary, Debug)]
 enum Step {
@@ -63,7 +64,7 @@ fuzz_target!(|steps: Vec<Step>| {
                 now += Duration::from_millis(ms.into());
                 let at_work: Vec<u32> =
                     running.iter().filter_map(|ticket| lanes.job(ticket)).collect();
-                for job in lanes.expire(now, PATIENCE, DEADLINE) {
+                for job in lanes.expire(now, PATIENCE, DEADLINE, LAST) {
                     if at_work.contains(&job) {
                         assert!(!late.contains(&job), "it is late twice");
                         late.push(job);
@@ -71,6 +72,14 @@ fuzz_target!(|steps: Vec<Step>| {
                         ended += 1;
                     }
                 }
+                let waiting = lanes.waiting_for(now, DEADLINE);
+                assert!(waiting.iter().all(|job| !at_work.contains(job)), "it waits no more");
+                // Some can be answered in another way.
+                if ms % 2 == 1 {
+                    lanes.retain(|job| !waiting.contains(job));
+                    ended += waiting.len();
+                }
+                assert_eq!(ended + running.len() + lanes.queued(), came as usize);
                 continue;
             }
             Step::Found(..) | Step::Finish(_) => continue,
