@@ -89,7 +89,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
             }
         })?;
     match keeper.run() {
-        End::Stopped | End::HandedOver => Ok(0),
+        End::Stopped | End::Interrupted | End::HandedOver => Ok(0),
         // The worker has said why.
         End::Failed(status) => Ok(u8::try_from(status).unwrap_or(1)),
     }

@@ -102,7 +102,8 @@ impl Manager {
         Some(Manager { socket })
     }
 
-    /// Whether it keeps descriptors for this service over a restart: `$FDSTORE`, since systemd 254.
+    /// Whether it keeps descriptors for this service over a restart: `$FDSTORE`. systemd tells it since version
+    /// 254 and keeps them before, too, so that the unit has to say it there.
     #[must_use]
     pub fn keeps_descriptors(&self) -> bool {
         let most = env::var("FDSTORE").ok().and_then(|most| most.parse::<u32>().ok());

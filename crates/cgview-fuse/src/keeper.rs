@@ -118,6 +118,8 @@ pub enum End {
     HandedOver,
     /// It was told to, or the mount is gone.
     Stopped,
+    /// It was told to, and that nobody is to go on with the connection.
+    Interrupted,
     /// The first worker could not serve, and has said why: this is its exit status.
     Failed(i32),
 }
@@ -288,7 +290,8 @@ impl Keeper {
     fn look(&mut self) -> Next {
         let [term, int, hup, usr1, usr2, child] = &self.signals.pipes;
         // None of them is left unread.
-        let stop = Signals::take(term) | Signals::take(int);
+        let stop = Signals::take(term);
+        let interrupted = Signals::take(int);
         let forwarded = [(hup, Signal::HUP), (usr1, Signal::USR1), (usr2, Signal::USR2)];
         for (pipe, signal) in forwarded {
             if Signals::take(pipe)
@@ -298,6 +301,10 @@ impl Keeper {
             }
         }
         let child = Signals::take(child);
+        // Both, where a unit's stop sends the one and systemd then the other.
+        if interrupted {
+            return Next::End(End::Interrupted);
+        }
         if stop {
             return Next::Stop;
         }
@@ -497,11 +504,11 @@ impl Keeper {
         if let Some(prober) = self.prober.take() {
             let _ = kill_process(prober, Signal::KILL);
         }
-        let failed = end != End::Stopped;
+        let failed = matches!(end, End::Failed(_));
         let gone = has_ended(&self.custody.device);
         // A mount that nobody has been served by is not left to wait for a start that may fail again.
         let fresh = failed && !self.custody.adopted;
-        let kept_on = self.kept_on && !gone && !fresh;
+        let kept_on = self.kept_on && !gone && !fresh && end != End::Interrupted;
         if !(kept_on || failed && self.custody.adopted) {
             if let Err(error) = self.custody.mount.unmount() {
                 tracing::warn!("{error}");

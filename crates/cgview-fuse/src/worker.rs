@@ -73,7 +73,8 @@ pub(crate) fn kept(
         tracing::warn!("took over from a worker that {died}");
     }
     let running = Running::start(&settings, start, &signals, &voice)?;
-    running.run(arguments, settings, &log, signals, &voice)?.finish(None)
+    let (running, _) = running.run(arguments, settings, &log, signals, &voice)?;
+    running.finish(None)
 }
 
 /// Serves without a keeper, until a signal says so or the connection ends.
@@ -103,10 +104,10 @@ pub(crate) fn alone(
     let running = Running::start(&settings, start, &signals, &Voice::Systemd)
         .inspect_err(|_| unless_adopted())?;
     start_watchdog(mount.path());
-    let running = running.run(arguments, settings, &log, signals, &Voice::Systemd)?;
+    let (running, last) = running.run(arguments, settings, &log, signals, &Voice::Systemd)?;
     notify(&[NotifyState::Stopping]);
     match manager {
-        Some(_) if !running.has_ended() => {
+        Some(_) if !running.has_ended() && last != Some(SIGINT) => {
             running.drain(mount.path());
             tracing::info!("readers wait for the next start");
             running.finish(None)
@@ -226,7 +227,7 @@ impl Running {
         log: &logging::Handle,
         mut signals: Signals,
         voice: &Voice,
-    ) -> Result<Running> {
+    ) -> Result<(Running, Option<i32>)> {
         let drained = Arc::new(AtomicBool::new(false));
         let kept = if let Voice::Keeper(keeper) = voice {
             let (drain, close) = (Arc::clone(&drained), closes(&signals));
@@ -239,6 +240,7 @@ impl Running {
         } else {
             false
         };
+        let mut last = None;
         for signal in signals.forever() {
             match signal {
                 SIGHUP => reload(arguments, &mut settings, &self.service, log),
@@ -246,13 +248,16 @@ impl Running {
                 SIGUSR2 => toggle(&self.service),
                 // Sent to all processes of a terminal or a service. The keeper knows what to do about it.
                 _ if kept => {}
-                _ => break,
+                _ => {
+                    last = Some(signal);
+                    break;
+                }
             }
         }
         if drained.load(Ordering::Acquire) {
             self.drain(&arguments.mountpoint);
         }
-        Ok(self)
+        Ok((self, last))
     }
 
     /// Answers what was read, and reads no more.

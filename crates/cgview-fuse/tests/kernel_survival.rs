@@ -422,6 +422,17 @@ fn a_first_worker_that_cannot_serve_leaves_nothing() {
     assert!(!other.is_mounted());
 }
 
+/// What the unit says.
+fn unit(key: &str) -> &'static str {
+    let unit = include_str!("../../../packaging/systemd/cgview-fuse.service");
+    unit.lines().find_map(|line| line.strip_prefix(key)).unwrap()
+}
+
+#[test]
+fn the_unit_says_how_many_descriptors_are_kept_as_systemd_254_would() {
+    assert_eq!(unit("Environment=FDSTORE="), unit("FileDescriptorStoreMax="));
+}
+
 /// A service manager that keeps what it is given.
 struct FakeManager {
     socket: std::os::unix::net::UnixDatagram,
@@ -475,7 +486,7 @@ impl FakeManager {
         // Only there its pid is known.
         command.args(["-c", "LISTEN_PID=$$ exec \"$@\"", "sh"]).arg(daemon.get_program());
         command.args(daemon.get_args()).args(arguments);
-        command.env("NOTIFY_SOCKET", &self.path).env("FDSTORE", "16");
+        command.env("NOTIFY_SOCKET", &self.path).env("FDSTORE", unit("Environment=FDSTORE="));
         if let (Some(device), Some(ledger)) = (&self.device, &self.ledger) {
             command.env("LISTEN_FDS", "2").env("LISTEN_FDNAMES", "cgview-ledger:cgview-device");
             let kept = [ledger.as_raw_fd(), device.as_raw_fd()];
@@ -534,5 +545,30 @@ fn a_service_manager_keeps_the_connection_over_a_restart() {
         eventually("the daemon ends", || daemon.log().ends_with("stopped\n"));
         manager.hear();
         assert!(manager.device.is_none(), "{}", daemon.log());
+    }
+}
+
+/// As the unit's `ExecStop=` does it, where the connection is not kept over a stop.
+#[test]
+fn int_ends_a_connection_that_a_service_manager_keeps() {
+    if !Daemon::is_possible() {
+        return;
+    }
+    for arguments in [&[][..], &["--no-keeper"]] {
+        let dirs = daemon::Dirs::new();
+        let mut manager = FakeManager::new(dirs.runtime());
+        let command = manager.command(&dirs, arguments);
+        let daemon = Daemon::run(dirs, command);
+        manager.hear();
+        assert!(manager.device.is_some() && manager.ledger.is_some(), "{}", daemon.log());
+        let open = File::open(daemon.path("proc/meminfo")).unwrap();
+        daemon.signal(Signal::INT);
+        // What systemd sends then changes nothing.
+        let (status, dirs) = daemon.end(Signal::TERM);
+        assert_eq!(status.code(), Some(0));
+        assert!(!dirs.is_mounted());
+        manager.hear();
+        assert!(manager.device.is_none() && manager.ledger.is_none());
+        assert_eq!(open.read_at(&mut [0; 64], 0).unwrap_err().raw_os_error(), Some(libc::ENOTCONN));
     }
 }
