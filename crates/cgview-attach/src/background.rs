@@ -59,5 +59,5 @@ fn wait_and_repair(live: &Path) -> Result<Report> {
         path: live.into(),
         state: format!("gives an error: {}", io::Error::from(errno)),
     })?;
-    repair(&Survey::take()?, Some(live), &Scope::Others)
+    repair(&Survey::take_when_live(Some(live))?, Some(live), &Scope::Others)
 }

@@ -154,7 +154,7 @@ impl fmt::Display for Outcome {
 ///
 /// As [`repair()`] and [`Survey::take()`].
 pub fn repair_all(live: &Path) -> Result<Report> {
-    let survey = Survey::take()?;
+    let survey = Survey::take_when_live(Some(live))?;
     repair(&survey, Some(live), &Scope::All)
 }
 

@@ -3,6 +3,8 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -75,6 +77,40 @@ impl Survey {
         Ok(Survey { namespaces, filesystems })
     }
 
+    /// As [`Survey::take()`], and again until the view at `mountpoint` ([`Survey::live()`]) answers, if it has
+    /// been silent or given an error, for ten seconds and one survey: its daemon may have just been started, on
+    /// a machine that is slow.
+    ///
+    /// # Errors
+    ///
+    /// If `/proc` cannot be listed.
+    pub fn take_when_live(mountpoint: Option<&Path>) -> Result<Survey> {
+        let end = Instant::now() + STARTING;
+        loop {
+            let survey = Survey::take()?;
+            if survey.live(mountpoint).is_ok()
+                || !survey.may_come_to_life(mountpoint)
+                || Instant::now() >= end
+            {
+                return Ok(survey);
+            }
+            thread::sleep(PAUSE);
+        }
+    }
+
+    /// Whether a whole view of cgview is mounted in the namespace of the caller, here if it is said where, of
+    /// which it is not known that its daemon is gone.
+    fn may_come_to_life(&self, mountpoint: Option<&Path>) -> bool {
+        let mountpoint = mountpoint.map(resolve);
+        let own = self.namespaces.first();
+        own.map(|own| own.table.mounts()).unwrap_or_default().iter().any(|mount| {
+            mount.fstype == CGVIEW
+                && mount.is_whole()
+                && mountpoint.as_ref().is_none_or(|path| mount.mountpoint == *path)
+                && !self.is(mount, Health::Dead)
+        })
+    }
+
     /// Whether a mount is of a file system that is in this state.
     fn is(&self, mount: &Mount, health: Health) -> bool {
         self.filesystems.get(&mount.device).is_some_and(|found| found.health == health)
@@ -139,6 +175,12 @@ impl Survey {
         }
     }
 }
+
+/// How long a view may take until it answers.
+const STARTING: Duration = Duration::from_secs(10);
+
+/// How long to wait before it is asked again.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Where LXCFS is mounted by its packages, and cgview in its place.
 const USUAL: &str = "/var/lib/lxcfs";

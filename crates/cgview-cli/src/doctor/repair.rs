@@ -40,7 +40,7 @@ impl RepairArgs {
 
     /// Repairs what is asked for.
     pub(super) fn repair(&self) -> anyhow::Result<Report> {
-        let survey = Survey::take()?;
+        let survey = Survey::take_when_live(self.mountpoint.as_deref())?;
         let scope = if self.pid.is_empty() {
             Scope::All
         } else {
