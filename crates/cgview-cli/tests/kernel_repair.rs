@@ -377,7 +377,15 @@ fn a_daemon_that_is_stopped_is_neither_waited_for_nor_replaced() {
     assert!(start.elapsed() < Duration::from_secs(60));
     assert_eq!(device(reader.process.pid()), before);
 
+    // Where it is the one to take mounts from, it is asked again.
+    let pid = reader.process.pid().to_string();
+    let asked = std::thread::spawn(move || {
+        doctor(&["--repair", "--mountpoint", place.to_str().unwrap(), "--pid", &pid])
+    });
+    std::thread::sleep(Duration::from_millis(2500));
     stopped.signal(Signal::CONT);
+    let ran = asked.join().unwrap();
+    assert_eq!(ran.status, Some(0), "{}{}", ran.stdout, ran.stderr);
     // It was slow, but never wrong.
     let cgroup = tree.cgroup("other");
     cgroup.limit_memory(64 * MIB);
