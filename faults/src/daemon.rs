@@ -23,6 +23,7 @@ use rustix::{
 };
 use tempfile::TempDir;
 
+use crate::is_guest;
 use crate::meter::Resources;
 
 /// How long anything may take on a slow machine.
@@ -286,7 +287,12 @@ impl Drop for Daemon {
 fn spawn(cgroup: &Cgroup, dirs: &Dirs, program: &Path, arguments: &[&str]) -> Child {
     let log = File::options().create(true).append(true).open(dirs.path("log")).unwrap();
     let mut command = Command::new(program);
-    command.arg("--runtime-dir").arg(dirs.runtime()).arg(dirs.mountpoint()).args(arguments);
+    command.arg("--runtime-dir").arg(dirs.runtime()).arg(dirs.mountpoint());
+    if is_guest() {
+        // An emulated CPU is slow by itself.
+        command.args(["--request-deadline", "30000"]);
+    }
+    command.args(arguments);
     command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
     let procs: Vec<OwnedFd> = cgroup
         .dirs()

@@ -58,6 +58,10 @@ impl Dirs {
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cgview-fuse"));
         command.arg("--runtime-dir").arg(self.runtime()).arg(self.mountpoint());
+        if std::env::var_os("CGVIEW_TEST_VM").is_some() {
+            // An emulated CPU is slow by itself.
+            command.args(["--request-deadline", "30000"]);
+        }
         command
     }
 
