@@ -26,8 +26,9 @@ use crate::metrics::CacheCounters;
 #[derive(Debug)]
 pub(crate) struct Flights<K>(Mutex<Vec<(K, Instant)>>);
 
-/// A question to the kernel takes microseconds. One that takes as long as this hangs, for all that is known.
-pub(crate) const SLOW: Duration = Duration::from_millis(50);
+/// A question to the kernel takes microseconds, but whoever asks may have to wait for a CPU. One that takes as
+/// long as this hangs, for all that is known.
+pub(crate) const SLOW: Duration = Duration::from_millis(200);
 
 /// Something that the kernel is being asked, until this is dropped.
 #[derive(Debug)]

@@ -264,7 +264,8 @@ impl Service {
     fn host_text(&self, file: File, settings: ViewSettings) -> Result<Arc<[u8]>, Error> {
         let path = Entry::File(file).path();
         let counters = &self.metrics.host_reads;
-        Ok(self.texts.get(&self.host, (file, &path), true, settings.freshness, counters)?)
+        let text = self.texts.get(&self.host, (file, &path), true, settings.freshness, counters);
+        text.or_else(|error| self.stale(file, error.into(), settings, || self.texts.stale(&path)))
     }
 
     /// The host's text that a container's is made from.
