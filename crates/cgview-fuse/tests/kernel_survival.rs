@@ -569,6 +569,11 @@ fn int_ends_a_connection_that_a_service_manager_keeps() {
         assert!(!dirs.is_mounted());
         manager.hear();
         assert!(manager.device.is_none() && manager.ledger.is_none());
-        assert_eq!(open.read_at(&mut [0; 64], 0).unwrap_err().raw_os_error(), Some(libc::ENOTCONN));
+        // What is read at the moment of the end is aborted.
+        eventually("the connection has ended", || {
+            let error = open.read_at(&mut [0; 64], 0).unwrap_err().raw_os_error();
+            assert!(matches!(error, Some(libc::ENOTCONN | libc::ECONNABORTED)), "{error:?}");
+            error == Some(libc::ENOTCONN)
+        });
     }
 }
