@@ -53,7 +53,7 @@ pub struct PidFile {
 }
 
 impl PidFile {
-    /// One that another process holds, and has handed over. It is its own until [`take_over`](Self::take_over).
+    /// One that another process holds, and has handed over. It is its own until it takes over.
     #[must_use]
     pub fn left(path: &Path, file: OwnedFd) -> PidFile {
         PidFile { path: path.into(), file: file.into(), own: false }
