@@ -322,17 +322,18 @@ impl Model {
         };
         let of_host = match who {
             Who::Host => true,
-            Who::Nobody | Who::Unknown(_) => {
+            Who::Init | Who::Member if self.there => !self.on,
+            // Nobody that is known.
+            _ => {
                 assert_eq!(self.settings.on_error, OnError::Host);
                 true
             }
-            Who::Init | Who::Member => !self.on,
         };
         if of_host {
             let path =
                 self.fake.path().join(format!("proc/{}", Entry::File(File::Proc(file)).name()));
             assert_eq!(text, std::fs::read(path).expect("a file"));
-        } else if self.there && !self.broken {
+        } else if !self.broken {
             self.check(file, &text);
         }
         Some(text)
