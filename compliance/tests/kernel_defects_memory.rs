@@ -45,7 +45,9 @@ fn w05_anon_pages_never_underflow() {
     );
     if seen["AnonPages"] < 1 << 40 {
         assert!(near(seen["Shmem"], 60 * 1024), "{seen:?}");
-        assert!(seen["Mlocked"] >= 60 * 1024 && seen["Mlocked"] <= seen["Unevictable"], "{seen:?}");
+        // The host's count of locked pages is behind by what each CPU has in its batch (mm/mlock.c).
+        let locked = seen["Mlocked"];
+        assert!(near(locked, 60 * 1024) && locked <= seen["Unevictable"], "{seen:?}");
     }
 }
 
