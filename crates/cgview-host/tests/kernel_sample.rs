@@ -70,13 +70,14 @@ fn memory_that_a_process_takes_is_seen() {
     let level = loop {
         let level = sample(&process, Parts::MEMORY).memory.swap_remove(0);
         let anon = level.stat.as_ref().unwrap().anon.unwrap();
-        if anon.0 >= 40 * MIB && anon.0 < 64 * MIB {
+        // The usage is read first, while the process goes on.
+        if anon.0 >= 40 * MIB && anon.0 < 64 * MIB && level.usage.0 >= 40 * MIB {
             break level;
         }
         assert!(Instant::now() < deadline, "{level:?}");
         thread::sleep(Duration::from_millis(20));
     };
-    assert!(level.usage.0 >= 40 * MIB && level.usage.0 < 100 * MIB, "{:?}", level.usage);
+    assert!(level.usage.0 < 100 * MIB, "{:?}", level.usage);
     assert_eq!(level.swap.map(|swap| swap.usage.0).unwrap_or(0) / MIB, 0);
 }
 
