@@ -318,6 +318,6 @@ fn w30_capacity_is_what_the_quota_gives() {
     if tree.is_v1("cpuacct") {
         assert!((grown - 1.5).abs() < 0.15, "{seen}");
     } else {
-        Defect::new("W30").judge(&seen, (grown - 1.5).abs() < 0.1, (grown - 1.5).abs() > 0.3);
+        Defect::new("W30").judge(&seen, (grown - 1.5).abs() < 0.1, (grown - 1.5).abs() > 0.1);
     }
 }
