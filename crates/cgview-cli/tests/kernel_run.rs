@@ -452,8 +452,9 @@ fn ctrl_c_reaches_the_command_once_and_the_terminal_is_its() {
     if !can_run(&[]) {
         return;
     }
+    // script(1) gives the line to $SHELL, and some shells are ended by the signal themselves: none is to be left.
     let line = format!(
-        "env --default-signal '{}' run --view own -- bash -c 'trap \"echo; echo interrupted\" INT; tty; stty size; echo ready; \
+        "exec env --default-signal '{}' run --view own -- bash -c 'trap \"echo; echo interrupted\" INT; tty; stty size; echo ready; \
          for i in {{1..100}}; do sleep 0.1; done; exit 5'",
         env!("CARGO_BIN_EXE_cgview")
     );
