@@ -5,6 +5,8 @@
 //! `ENOTCONN`, and no new daemon can take the old connection up. [`repair()`] then puts mounts of a new
 //! daemon's file system in the place of the dead ones, in every mount namespace, while the containers run.
 //!
+//! - [`bind()`]: binding the files of a view below any root, for hooks of runtimes;
+//! - [`Files`]: which files those are;
 //! - [`namespaces`]: which mount namespaces there are, each once;
 //! - [`mounts`]: what is mounted in one, and what of it a path leads to;
 //! - [`survey`]: the file systems of cgview and LXCFS, where they are mounted, and whether they answer;
@@ -16,7 +18,9 @@
 //! What this crate does not do: mount file systems, know the runtimes of containers, or read any view.
 
 mod background;
+pub mod bind;
 mod error;
+mod files;
 mod helper;
 pub mod mounts;
 pub mod namespaces;
@@ -27,7 +31,9 @@ mod swap;
 mod sys;
 
 pub use background::repair_in_background;
+pub use bind::{Bound, Copies, Maker, View, bind};
 pub use error::{Error, Result};
+pub use files::{Files, UnknownFile};
 pub use probe::Health;
 pub use repair::{repair, repair_all};
 pub use survey::Survey;

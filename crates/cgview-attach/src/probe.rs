@@ -44,7 +44,7 @@ pub enum Health {
 
 impl Health {
     /// Judges by what a request to it has returned.
-    fn of(result: Result<(), Errno>) -> Health {
+    pub(crate) fn of(result: Result<(), Errno>) -> Health {
         match result {
             Ok(()) => Health::Alive,
             Err(Errno::NOTCONN | Errno::CONNABORTED) => Health::Dead,

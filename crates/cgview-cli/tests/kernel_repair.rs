@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+mod daemon;
 mod repair;
 
 use std::{
@@ -16,9 +17,10 @@ use std::{
 };
 
 use cgview_testkit::{Spawn, Tree, pause};
+use daemon::{Daemon, eventually};
 use repair::{
-    Container, Daemon, Found, bind_files, container, doctor, eventually, is_ours, is_own_machine,
-    kernel_at_least, leave_others, mounts_of, propagate, ran, user_container,
+    Container, Found, bind_files, container, doctor, is_ours, is_own_machine, kernel_at_least,
+    leave_others, mounts_of, propagate, ran, user_container,
 };
 use rustix::{
     fs::{Mode, OFlags},
