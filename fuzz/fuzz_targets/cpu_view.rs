@@ -2,7 +2,7 @@
 #![no_main]
 
 use cgview_core::{
-    Usec,
+    Ticks, Usec,
     cpu_view::{CpuView, VisibleCpu},
     effective::CpuLimits,
     policy::StealPolicy,
@@ -31,11 +31,14 @@ fn steps(u: &mut Unstructured<'_>) -> libfuzzer_sys::arbitrary::Result<()> {
         };
         now = now.saturating_add(Usec(situation::number(u)?));
         let before = view.cpus().to_vec();
-        let idle = view.idle();
+        let (idle, shown) = (view.idle(), shown_idle(&view));
         view.step(now, started, &limits, usage.as_ref(), steal);
 
         assert_eq!(view.cpus().len(), limits.visible.len() as usize, "one for each visible CPU");
         assert!(view.idle() >= idle || view.cpus().len() < before.len(), "idle goes back");
+        // Of CPUs that vanish too, but that a sum of all is no larger than the largest number.
+        let fits = view.idle() < Usec(u64::MAX / 2);
+        assert!(shown_idle(&view) >= shown || !fits, "the sum of stat and uptime goes back");
         for (before, after) in before.iter().zip(view.cpus()) {
             assert!(not_before(before, after), "{before:?} becomes {after:?}");
         }
@@ -47,10 +50,16 @@ fn steps(u: &mut Unstructured<'_>) -> libfuzzer_sys::arbitrary::Result<()> {
     Ok(())
 }
 
+/// The idle column of the line `cpu`.
+fn shown_idle(view: &CpuView) -> Ticks {
+    view.cpus().iter().map(|cpu| cpu.shown_idle().ticks()).sum()
+}
+
 fn not_before(before: &VisibleCpu, after: &VisibleCpu) -> bool {
     before.busy.user <= after.busy.user
         && before.busy.nice <= after.busy.nice
         && before.busy.system <= after.busy.system
         && before.idle <= after.idle
+        && before.shown_idle() <= after.shown_idle()
         && before.steal <= after.steal
 }

@@ -12,7 +12,7 @@ use crate::{
     effective::CpuLimits,
     policy::StealPolicy,
     snapshot::{Cgroup, CpuTime, CpuUsage, Version},
-    units::{Cpus, Usec},
+    units::{Cpus, Ticks, Usec},
 };
 
 /// Steps closer together than this change nothing, so that many readers at once cost nothing. It is far
@@ -26,6 +26,10 @@ const SHORTEST_STEP: Usec = Usec(1000);
 /// of that evens out. What does not is time that no quota bounds, such as that of real-time tasks: were
 /// it kept, the container would look busy long after they have ended.
 const LONGEST_PENDING: Usec = Usec::from_secs(4);
+
+/// How far the idle time of a CPU that appears is shown ahead: one tick. Programs take a CPU whose columns are all 0
+/// for one that is offline: sysstat's do, and then tell nothing of it, though its container has only just started.
+const HEAD_START: Usec = Ticks(1).usec();
 
 /// A snapshot that is older than the state by no more than this was taken by another reader, who was
 /// overtaken. By more, and the clock is another one's.
@@ -77,8 +81,25 @@ pub struct VisibleCpu {
     pub busy: CpuTime,
     /// What it could have used and did not.
     pub idle: Usec,
+    /// How far the idle time is shown ahead of that. It shrinks as idle time passes.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "is_zero"))]
+    pub ahead: Usec,
     /// What its quota withheld, by [`StealPolicy::Throttled`].
     pub steal: Usec,
+}
+
+impl VisibleCpu {
+    /// The idle time as it is shown.
+    #[must_use]
+    pub const fn shown_idle(&self) -> Usec {
+        self.idle.saturating_add(self.ahead)
+    }
+}
+
+#[cfg(feature = "serde")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde has it so")]
+fn is_zero(time: &Usec) -> bool {
+    *time == Usec::ZERO
 }
 
 /// When the last step was, and at which rate capacity has advanced since.
@@ -106,7 +127,8 @@ impl CpuView {
     ///   what does not fit is not the container's.
     /// - When the entitlement changed since the last step, nobody knows when; the capacity is then the
     ///   smallest between the old and the new one that holds what was used.
-    /// - When CPUs vanish, their times go to those that remain; CPUs that appear start at zero.
+    /// - When CPUs vanish, their times go to those that remain. CPUs that appear start at zero, and are shown a tick of
+    ///   idle time ahead, unless those that were there have not yet caught up with theirs.
     /// - When the usage comes from another cgroup (the container was moved) or has gone back (the cgroup
     ///   was made anew), it is counted from there on.
     /// - A snapshot from before the last step, which another reader has overtaken, changes nothing.
@@ -151,7 +173,7 @@ impl CpuView {
         let least = if rate == last.rate { most } else { rate.min(last.rate).during(wall) };
 
         let slots = count.max(self.cpus.len());
-        self.cpus.resize(slots, VisibleCpu::default());
+        self.appear(slots);
         self.open_room(wall, most);
         let capacity = self.room_left();
         let mut withheld = Usec::ZERO;
@@ -182,7 +204,7 @@ impl CpuView {
         &self.cpus
     }
 
-    /// The idle time of all visible CPUs together.
+    /// The idle time of all visible CPUs together, without what is shown ahead.
     #[must_use]
     pub fn idle(&self) -> Usec {
         self.cpus.iter().map(|cpu| cpu.idle).sum()
@@ -193,6 +215,20 @@ impl CpuView {
     #[must_use]
     pub fn pending(&self) -> Usec {
         self.pending.sum()
+    }
+
+    /// Adds CPUs until there are `slots`.
+    ///
+    /// All together are never more ahead than a tick for each, however often CPUs come and go: what is ahead stays
+    /// when a CPU vanishes, so that the sum does not go back.
+    fn appear(&mut self, slots: usize) {
+        let mut ahead: Usec = self.cpus.iter().map(|cpu| cpu.ahead).sum();
+        while self.cpus.len() < slots {
+            let allowed = HEAD_START.0.saturating_mul(self.cpus.len() as u64);
+            let own = if ahead.0 <= allowed { HEAD_START } else { Usec::ZERO };
+            ahead = ahead.saturating_add(own);
+            self.cpus.push(VisibleCpu { ahead: own, ..VisibleCpu::default() });
+        }
     }
 
     /// Gives each visible CPU its part of `capacity`: whole ones from the first, and the last what is
@@ -295,7 +331,9 @@ impl CpuView {
         for (shown, room) in self.cpus.iter_mut().zip(rooms.drain(..)) {
             let stolen = spread.share(room);
             shown.steal = shown.steal.saturating_add(stolen);
-            shown.idle = shown.idle.saturating_add(room.saturating_sub(stolen));
+            let idle = room.saturating_sub(stolen);
+            shown.idle = shown.idle.saturating_add(idle);
+            shown.ahead = shown.ahead.saturating_sub(idle);
         }
         self.room = rooms;
     }
@@ -309,6 +347,7 @@ impl CpuView {
             if let Some(kept) = self.cpus.get_mut(onto) {
                 kept.busy = plus(kept.busy, gone.busy);
                 kept.idle = kept.idle.saturating_add(gone.idle);
+                kept.ahead = kept.ahead.saturating_add(gone.ahead);
                 kept.steal = kept.steal.saturating_add(gone.steal);
             }
         }

@@ -1,231 +1,20 @@
-//! The laws of `docs/semantics.md` for CPU times, uptime and load: sections 0, 5, 6 and 7.
+//! The laws of `docs/semantics.md` for CPU times, whatever happens to the container: sections 0, 5 and 6.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
-use std::{fmt::Write as _, sync::Arc};
+mod cpu_container;
 
 use cgview_core::{
-    Cpus, File, HostFacts, Limit, Mask, Policy, Reader, Snapshot, Usec, View,
+    Cpus, HostFacts, Limit, Mask, Policy, Snapshot, Usec,
     cpu_view::{CpuView, VisibleCpu},
     effective::CpuLimits,
-    loadavg::LoadAverage,
-    parse::{cpu_stat, cpuacct_per_cpu, cpuacct_usage_all, cpuacct_usage_percpu},
     policy::StealPolicy,
-    snapshot::{Cgroup, CpuLevel, CpuTime, CpuUsage, Cpuset, Tasks, Version},
-    tree::ProcFile,
+    snapshot::{CpuLevel, CpuTime, CpuUsage, Version},
 };
+use cpu_container::{Container, IDLE, SECOND, cgroup, kinds};
 use proptest::{collection::vec, prelude::*};
 
-const SECOND: u64 = 1_000_000;
 /// As much usage may wait to be shown, in seconds of the entitlement: `CpuView::pending`.
 const PENDING: u64 = 4;
-
-const HOST_STAT: &[u8] = b"cpu  27160 0 6204 285354 672 0 139 72 0 0\n\
-    cpu0 16056 0 2835 140779 110 0 39 38 0 0\n\
-    cpu1 11103 0 3369 144574 561 0 100 33 0 0\n\
-    intr 617398 0 0 25 1\n\
-    ctxt 1286504\n\
-    btime 1795401513\n\
-    processes 14584\n\
-    procs_running 3\n\
-    procs_blocked 0\n\
-    softirq 770952 0 83758\n";
-
-fn cgroup(path: &str, version: Version) -> Arc<Cgroup> {
-    Arc::new(Cgroup { path: path.into(), version })
-}
-
-/// A container on a host of 8 CPUs, as the kernel accounts for it.
-#[derive(Clone, Debug)]
-struct Container {
-    version: Version,
-    path: String,
-    /// In hundredths of a CPU.
-    quota: Limit<u64>,
-    set: Mask,
-    now: u64,
-    started: u64,
-    /// By physical CPU: user, nice and system time.
-    used: Vec<[u64; 3]>,
-    throttled: u64,
-    policy: Policy,
-}
-
-impl Container {
-    fn new(version: Version, quota: Limit<u64>, cpus: u32) -> Container {
-        Container {
-            version,
-            path: "/app".into(),
-            quota,
-            set: Mask::first(cpus),
-            now: 100 * SECOND,
-            started: 100 * SECOND,
-            used: vec![[0; 3]; 8],
-            throttled: 0,
-            policy: Policy::default(),
-        }
-    }
-
-    fn host() -> HostFacts {
-        HostFacts { online: Mask::first(8), ..HostFacts::default() }
-    }
-
-    fn snapshot(&self) -> Snapshot {
-        let cgroup = cgroup(&self.path, self.version);
-        let time = |kinds: &[u64; 3]| CpuTime {
-            user: Usec(kinds[0]),
-            nice: Usec(kinds[1]),
-            system: Usec(kinds[2]),
-        };
-        let total = self.used.iter().fold([0; 3], |sum: [u64; 3], kinds| {
-            [0, 1, 2].map(|kind| sum[kind].saturating_add(kinds[kind]))
-        });
-        let per_cpu = match self.version {
-            Version::V1 => (0..).zip(self.used.iter().map(time)).collect(),
-            Version::V2 => Vec::new(),
-        };
-        let quota = match self.quota {
-            Limit::At(hundredths) => Limit::At(Usec(hundredths * 1000)),
-            Limit::Max => Limit::Max,
-        };
-        Snapshot {
-            taken: Usec(self.now),
-            started: Some(Usec(self.started)),
-            cpu: vec![CpuLevel { cgroup: cgroup.clone(), quota, period: Usec(100_000) }],
-            cpuset: Some(Cpuset {
-                cgroup: cgroup.clone(),
-                cpus: self.set.clone(),
-                mems: Mask::new(),
-            }),
-            cpu_usage: Some(CpuUsage {
-                cgroup,
-                total: time(&total),
-                per_cpu,
-                throttled: Usec(self.throttled),
-            }),
-            ..Snapshot::default()
-        }
-    }
-
-    fn limits(&self) -> CpuLimits {
-        CpuLimits::of(&self.snapshot(), &Self::host(), &self.policy)
-    }
-
-    fn usage(&self) -> u64 {
-        self.used.iter().flatten().fold(0, |sum: u64, &time| sum.saturating_add(time))
-    }
-
-    /// What a reader sees now.
-    fn read(&self, state: &mut CpuView) -> Stat {
-        let stat = self.read_late(state);
-        let visible = self.limits().visible.len() as usize;
-        assert_eq!(stat.cpus.len(), visible, "one line for each visible CPU");
-        stat
-    }
-
-    /// What a reader sees whose snapshot may be older than the state.
-    fn read_late(&self, state: &mut CpuView) -> Stat {
-        let snapshot = self.snapshot();
-        let cpus = self.limits();
-        let usage = snapshot.cpu_usage.as_ref();
-        state.step(snapshot.taken, Usec(self.started), &cpus, usage, self.policy.steal);
-        let host = Self::host();
-        let view = View {
-            snapshot: &snapshot,
-            host: &host,
-            policy: &self.policy,
-            cpus: &cpus,
-            cpu_view: state,
-            load: None,
-            reader: Reader::default(),
-        };
-        let text = render(&view, ProcFile::Stat, HOST_STAT);
-        let uptime = render(&view, ProcFile::Uptime, b"1604.33 2853.54\n");
-        Stat::parse(&text, &uptime)
-    }
-}
-
-fn render(view: &View<'_>, file: ProcFile, host: &[u8]) -> String {
-    let (mut text, mut explained) = (Vec::new(), Vec::new());
-    view.render(File::Proc(file), host, &mut text).unwrap();
-    view.explain(File::Proc(file), host, &mut explained).unwrap();
-    assert_eq!(text, explained);
-    String::from_utf8(text).unwrap()
-}
-
-/// `/proc/stat` and `/proc/uptime` as a reader understands them.
-#[derive(Clone, Debug)]
-struct Stat {
-    cpus: Vec<Vec<u64>>,
-    uptime: u64,
-}
-
-const IDLE: usize = 3;
-
-impl Stat {
-    /// Checks what holds for every text.
-    fn parse(text: &str, uptime: &str) -> Stat {
-        let of_host = String::from_utf8_lossy(HOST_STAT);
-        let names = |text: &str| -> Vec<String> {
-            let name = |line: &str| line.split(' ').next().unwrap().to_owned();
-            text.lines()
-                .map(name)
-                .filter(|name| name == "cpu" || !name.starts_with("cpu"))
-                .collect()
-        };
-        assert_eq!(names(text), names(&of_host), "the host's lines in their order");
-        let mut sum = None;
-        let mut cpus = Vec::new();
-        for line in text.lines() {
-            let (name, times) = line.split_once(' ').unwrap();
-            let numbers = || times.split_ascii_whitespace().map(|word| word.parse().unwrap());
-            match name.strip_prefix("cpu") {
-                Some("") => sum = Some(numbers().collect::<Vec<u64>>()),
-                Some(number) => {
-                    assert_eq!(number.parse(), Ok(cpus.len()), "numbered from 0");
-                    cpus.push(numbers().collect());
-                }
-                None => {}
-            }
-        }
-        let sum = sum.unwrap();
-        assert_eq!(sum.len(), 10, "the host's columns");
-        for (column, &sum) in sum.iter().enumerate() {
-            let of_cpus: u64 = cpus.iter().map(|cpu: &Vec<u64>| cpu[column]).sum();
-            assert_eq!(sum, of_cpus, "column {column} of cpu is the sum of cpuN");
-        }
-        for cpu in &mut cpus {
-            assert!(cpu[IDLE] > 0, "sysstat would take it for offline: {cpu:?}");
-            cpu[IDLE] -= 1;
-        }
-        let idle_ticks: u64 = cpus.iter().map(|cpu| cpu[IDLE]).sum();
-        let hundredths = |word: &str| -> u64 {
-            let (whole, part) = word.split_once('.').unwrap();
-            assert_eq!(part.len(), 2);
-            whole.parse::<u64>().unwrap() * 100 + part.parse::<u64>().unwrap()
-        };
-        let (up, idle) = uptime.trim_end().split_once(' ').unwrap();
-        assert_eq!(hundredths(idle), idle_ticks, "uptime and stat agree on idle time");
-        Stat { cpus, uptime: hundredths(up) }
-    }
-
-    fn sum(&self, columns: &[usize]) -> u64 {
-        self.cpus.iter().flat_map(|cpu| columns.iter().map(|&column| cpu[column])).sum()
-    }
-
-    /// Lines that both have, and the sum, do not go back.
-    fn assert_not_before(&self, before: &Stat) {
-        for (now, before) in self.cpus.iter().zip(&before.cpus) {
-            assert!(
-                now.iter().zip(before).all(|(now, before)| now >= before),
-                "{before:?} {now:?}"
-            );
-        }
-        for column in 0..10 {
-            let (before, now) = (before.sum(&[column]), self.sum(&[column]));
-            assert!(now >= before, "column {column} of cpu: {before} {now}");
-        }
-    }
-}
 
 #[derive(Clone, Debug)]
 enum Event {
@@ -323,7 +112,7 @@ proptest! {
         let mut read_at = container.now;
         let mut capacity = container.rate().during(Usec(age)).0;
         let mut rate = container.rate();
-        let mut bound = Usec::ZERO;
+        let (mut bound, mut most) = (Usec::ZERO, state.cpus().len());
         for (event, reads) in events {
             if let Event::Late(age) = event {
                 let late = Container { now: read_at.saturating_sub(age), ..container.clone() };
@@ -356,6 +145,8 @@ proptest! {
             let shown: u64 = state.cpus().iter().map(time_of).sum();
             prop_assert!(shown <= capacity, "{shown} of {capacity}");
             prop_assert!(state.pending() <= bound);
+            most = most.max(state.cpus().len());
+            prop_assert!(ahead(&state) <= most, "{} of {most} CPUs are ahead", ahead(&state));
             before = stat;
         }
     }
@@ -491,111 +282,52 @@ proptest! {
             }
         }
     }
-
-    #[test]
-    fn any_bytes_will_do(host: Vec<u8>, spaced in "(cpu[0-9]{0,2}|intr|btime|processes|x)([ \t]{1,2}[0-9.-]{0,22}){0,12}\n?", offset: i64) {
-        let _ = (cpu_stat(&host), cpuacct_usage_all(&host), cpuacct_usage_percpu(&host));
-        let _ = LoadAverage::estimated(Usec(1), Usec(u64::MAX), u64::MAX, u32::MAX, &host);
-        let container = Container::new(Version::V2, Limit::At(150), 4);
-        let mut state = CpuView::default();
-        container.read(&mut state);
-        let (snapshot, cpus, load) = (container.snapshot(), container.limits(), LoadAverage::default());
-        let mut reader = Reader::default();
-        reader.timens.boottime = offset;
-        let whole = (Snapshot::default(), CpuLimits::of(&Snapshot::default(), &Container::host(), &Policy::default()));
-        for (snapshot, cpus) in [(&snapshot, &cpus), (&whole.0, &whole.1)] {
-            let view = View {
-                snapshot,
-                host: &Container::host(),
-                policy: &Policy::default(),
-                cpus,
-                cpu_view: &state,
-                load: Some(&load),
-                reader,
-            };
-            for host in [&host[..], spaced.as_bytes()] {
-                for file in [ProcFile::Stat, ProcFile::Uptime, ProcFile::Loadavg] {
-                    let mut out = Vec::new();
-                    view.render(File::Proc(file), host, &mut out).unwrap();
-                }
-            }
-        }
-    }
-
-    /// Lines that are not of the container keep their shape: the host's columns, and nothing but zeros.
-    #[test]
-    fn unknown_lines_keep_their_shape(numbers in vec(any::<u32>(), 0..200), name in "[a-b][a-z_]{0,8}") {
-        let mut line = name;
-        numbers.iter().for_each(|number| write!(line, " {number}").unwrap());
-        let container = Container::new(Version::V2, Limit::At(150), 4);
-        let (snapshot, cpus) = (container.snapshot(), container.limits());
-        let view = View {
-            snapshot: &snapshot,
-            host: &Container::host(),
-            policy: &Policy::default(),
-            cpus: &cpus,
-            cpu_view: &CpuView::default(),
-            load: None,
-            reader: Reader::default(),
-        };
-        if line.starts_with("btime") {
-            return Ok(());
-        }
-        let text = render(&view, ProcFile::Stat, line.as_bytes());
-        let words: Vec<&str> = text.split(' ').collect();
-        prop_assert_eq!(words.len(), numbers.len() + 1);
-        prop_assert!(words[1..].iter().all(|&word| word == "0"));
-    }
-
-    /// The load follows the kernel's curve: its formula with real numbers, where rounding can add up to
-    /// a whole step each time.
-    #[test]
-    fn the_load_follows_the_kernels_curve(counts in vec((0..20u64, 1..200usize), 1..12)) {
-        let mut load = LoadAverage::seeded(Usec::ZERO, [0; 3]);
-        let mut exact = [0.0_f64; 3];
-        let mut now = 0;
-        for (active, periods) in counts {
-            for _ in 0..periods {
-                now += 5 * SECOND;
-                load.step(Usec(now), active);
-                for (exact, weight) in exact.iter_mut().zip([1884.0, 2014.0, 2037.0]) {
-                    // In parts of 2048, rounded towards the present number.
-                    let target = active_f64(active) * 2048.0;
-                    let mixed = (*exact * weight + target * (2048.0 - weight)) / 2048.0;
-                    *exact = if target >= *exact { mixed.ceil() } else { mixed.floor() };
-                }
-            }
-            for (shown, exact) in load.hundredths().into_iter().zip(exact) {
-                let shown = f64::from(u32::try_from(shown).unwrap()) / 100.0;
-                prop_assert!((shown - exact / 2048.0).abs() <= 0.01, "{shown} {}", exact / 2048.0);
-            }
-        }
-    }
-}
-
-fn active_f64(active: u64) -> f64 {
-    f64::from(u32::try_from(active).unwrap())
 }
 
 fn time_of(cpu: &VisibleCpu) -> u64 {
     cpu.busy.sum().0 + cpu.idle.0 + cpu.steal.0
 }
 
-fn kinds(view: &CpuView) -> [u64; 3] {
-    let sum =
-        |kind: fn(&CpuTime) -> Usec| view.cpus().iter().map(|cpu| kind(&cpu.busy).0).sum::<u64>();
-    [sum(|time| time.user), sum(|time| time.nice), sum(|time| time.system)]
+/// By how many ticks the idle times are shown ahead, rounded up.
+fn ahead(view: &CpuView) -> usize {
+    let ahead: Usec = view.cpus().iter().map(|cpu| cpu.ahead).sum();
+    usize::try_from(ahead.0.div_ceil(SECOND / 100)).unwrap_or(usize::MAX)
 }
 
-/// The rising curve of one busy task, in real numbers: `1 - exp(-t / 1 min)`.
+/// Section 5: no CPU of a container that has just started is taken for offline, and none is ahead for long.
 #[test]
-fn a_busy_task_raises_the_load_as_on_a_machine() {
-    let mut load = LoadAverage::seeded(Usec::ZERO, [0; 3]);
-    for seconds in (5..=600u32).step_by(5) {
-        load.step(Usec::from_secs(u64::from(seconds)), 1);
-        let exact = 1.0 - (-f64::from(seconds) / 60.0).exp();
-        let shown = f64::from(u32::try_from(load.hundredths()[0]).unwrap()) / 100.0;
-        assert!((shown - exact).abs() <= 0.01, "{seconds} s: {shown} {exact}");
+fn idle_time_begins_with_a_tick() {
+    let mut container = Container::new(Version::V2, Limit::At(250), 4);
+    let mut state = CpuView::default();
+    for (age, idle) in [(0, 1), (9_999, 1), (10_000, 1), (20_000, 2), (200_000, 20)] {
+        container.now = container.started + age;
+        let stat = container.read(&mut state);
+        // The last one is half a CPU.
+        let ticks: Vec<u64> = stat.cpus.iter().map(|cpu| cpu[IDLE]).collect();
+        assert_eq!(ticks, [idle, idle, (idle / 2).max(1)], "{age}");
+    }
+    assert_eq!(ahead(&state), 0);
+}
+
+/// Law 3: the tick that a CPU began with stays when it vanishes, and however often CPUs come and go, they are not
+/// ahead by more than a tick each.
+#[test]
+fn a_cpu_that_vanishes_takes_no_tick_with_it() {
+    for (version, busy) in
+        [(Version::V1, 0), (Version::V2, 0), (Version::V1, 100), (Version::V2, 100)]
+    {
+        let mut container = Container::new(version, Limit::Max, 4);
+        let mut state = CpuView::default();
+        let mut before = container.read(&mut state);
+        for (round, cpus) in (0..400_u64).zip([1, 4, 2, 3].into_iter().cycle()) {
+            container.set = Mask::first(cpus);
+            container.now += round % 7 * 1000;
+            container.used[0][0] += round % 7 * 1000 * busy / 100;
+            let stat = container.read(&mut state);
+            stat.assert_not_before(&before);
+            before = stat;
+            assert!(ahead(&state) <= 4, "{round}: {state:?}");
+        }
     }
 }
 
@@ -697,7 +429,8 @@ fn the_first_read_covers_the_container_and_no_more() {
     container.now += 10 * SECOND;
     let mut state = CpuView::default();
     let stat = container.read(&mut state);
-    assert_eq!((stat.sum(&[0]), stat.sum(&[IDLE])), (500, 0));
+    // What it is ahead of the idle time, which is none.
+    assert_eq!((stat.sum(&[0]), stat.sum(&[IDLE])), (500, 1));
     container.now += SECOND;
     let stat = container.read(&mut state);
     assert_eq!((stat.sum(&[0]), stat.sum(&[IDLE])), (500, 50));
@@ -845,53 +578,4 @@ fn a_change_of_limits_changes_only_the_rate() {
     assert_eq!((grown.cpus.len(), grown.sum(&[IDLE])), (2, 6000));
     container.now += 10 * SECOND;
     assert_eq!(container.read(&mut state).sum(&[IDLE]), 8000);
-}
-
-/// What the files of cgroup v1 and v2 say of one situation, read and shown.
-#[test]
-fn the_files_of_both_versions_tell_the_same() {
-    let (total, throttled) =
-        cpu_stat(b"usage_usec 5000000\nuser_usec 4000000\nsystem_usec 1000000\n").unwrap();
-    let per_cpu = cpuacct_per_cpu(
-        &cpuacct_usage_percpu(b"2000000000 3000000000 \n").unwrap(),
-        &cpuacct_usage_all(b"cpu user system\n0 1600000000 400000000\n1 2400000000 600000000\n")
-            .unwrap(),
-    );
-    let limits = CpuLimits {
-        set: Mask::first(2),
-        visible: Mask::first(2),
-        entitlement: Cpus::whole(2),
-        ..CpuLimits::default()
-    };
-    let shown = |version, per_cpu| {
-        let cgroup = cgroup("/app", version);
-        let usage = CpuUsage { cgroup, total, per_cpu, throttled };
-        let mut state = CpuView::default();
-        state.step(Usec(10 * SECOND), Usec::ZERO, &limits, Some(&usage), StealPolicy::Zero);
-        (kinds(&state), state.idle())
-    };
-    assert_eq!(shown(Version::V1, per_cpu), ([4 * SECOND, 0, SECOND], Usec(15 * SECOND)));
-    assert_eq!(shown(Version::V2, Vec::new()), ([4 * SECOND, 0, SECOND], Usec(15 * SECOND)));
-}
-
-/// Tasks and pids are the container's, and the reader runs.
-#[test]
-fn loadavg_and_stat_agree_on_tasks() {
-    let container = Container::new(Version::V2, Limit::At(150), 4);
-    let tasks = Tasks { running: 0, blocked: 2, total: 9, last_pid: 31 };
-    let snapshot = Snapshot { tasks: Some(tasks), ..container.snapshot() };
-    let load = LoadAverage::seeded(Usec::ZERO, [5, 123, 1000]);
-    let view = View {
-        snapshot: &snapshot,
-        host: &Container::host(),
-        policy: &Policy::default(),
-        cpus: &container.limits(),
-        cpu_view: &CpuView::default(),
-        load: Some(&load),
-        reader: Reader::default(),
-    };
-    let host = b"0.11 0.37 0.25 1/102 14584\n";
-    assert_eq!(render(&view, ProcFile::Loadavg, host), "0.05 1.23 10.00 1/9 31\n");
-    let stat = render(&view, ProcFile::Stat, HOST_STAT);
-    assert!(stat.ends_with("processes 31\nprocs_running 1\nprocs_blocked 2\nsoftirq 0 0 0\n"));
 }

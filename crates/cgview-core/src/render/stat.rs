@@ -13,7 +13,7 @@ use crate::{
 ///
 /// | line | value |
 /// |---|---|
-/// | `cpuN` | one for each visible CPU: user, nice, system, idle (and a tick that it begins with) and steal of the [CPU view](crate::cpu_view). iowait, irq, softirq and guest are not known of a container, and so 0, as is any later column |
+/// | `cpuN` | one for each visible CPU: user, nice, system, idle and steal of the [CPU view](crate::cpu_view). iowait, irq, softirq and guest are not known of a container, and so 0, as is any later column |
 /// | `cpu` | the sum of the `cpuN` lines, as they are printed |
 /// | `intr`, `softirq` | as many zeros as the host has columns: interrupts belong to no container |
 /// | `ctxt` | 0: the kernel counts context switches by task and not by cgroup |
@@ -136,16 +136,12 @@ impl Reasons {
             0 => (|cpu| cpu.busy.user.ticks(), self.used),
             1 => (|cpu| cpu.busy.nice.ticks(), self.used),
             2 => (|cpu| cpu.busy.system.ticks(), self.used),
-            3 => (|cpu| Ticks(cpu.idle.ticks().0.saturating_add(FIRST_IDLE)), self.idle),
+            3 => (|cpu| cpu.shown_idle().ticks(), self.idle),
             7 => (|cpu| cpu.steal.ticks(), self.steal),
             _ => (|_| Ticks(0), NOT_KNOWN),
         }
     }
 }
-
-/// What idle time begins with. Programs take a CPU whose columns are all 0 for one that is offline: sysstat does,
-/// and then tells nothing of it, though it was only a container that had just started.
-const FIRST_IDLE: u64 = 1;
 
 const NOT_KNOWN: Why = Why::of(Source::Constant, "the kernel does not count it by cgroup");
 

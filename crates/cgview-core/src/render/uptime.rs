@@ -41,7 +41,7 @@ pub(crate) fn render(view: &View<'_>, host: &[u8], out: &mut Output<'_>) {
     };
     seconds(up.ticks(), why, out);
     out.copy(b" ");
-    let idle: Ticks = view.cpu_view.cpus().iter().map(|cpu| cpu.idle.ticks()).sum();
+    let idle: Ticks = view.cpu_view.cpus().iter().map(|cpu| cpu.shown_idle().ticks()).sum();
     seconds(idle, Why::of(Source::CpuView, "idle time of all visible CPUs"), out);
     if host.is_empty() || host.ends_with(b"\n") {
         out.copy(b"\n");
