@@ -97,10 +97,13 @@ impl View {
         Ok(View { root, device: stat.device })
     }
 
-    /// The file system.
-    #[must_use]
-    pub fn device(&self) -> Device {
-        self.device
+    /// One whose root has been opened already.
+    pub(crate) fn new(root: OwnedFd, device: Device) -> View {
+        View { root, device }
+    }
+
+    pub(crate) fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
     }
 }
 
@@ -142,17 +145,29 @@ pub enum Step {
     Find,
     /// Putting the clone over it.
     Attach,
+    /// Waiting for an answer of the view's daemon, or of a file system of the container.
+    Wait,
 }
 
 impl Step {
-    const ALL: [(Step, &str); 6] = [
+    const ALL: [(Step, &str); 7] = [
         (Step::Open, "open this file in the view"),
         (Step::Clone, "clone the mount of the view"),
         (Step::Attributes, "make the mount read-only (this takes Linux 5.12)"),
         (Step::Enter, "enter the mount namespace"),
         (Step::Find, "open the file in the container"),
         (Step::Attach, "mount over the file in the container"),
+        (Step::Wait, "wait any longer for the view, or for a file system of the container"),
     ];
+
+    pub(crate) fn number(self) -> u32 {
+        let mut numbered = Step::ALL.iter().zip(0..);
+        numbered.find(|((step, _), _)| *step == self).map_or(u32::MAX, |(_, number)| number)
+    }
+
+    pub(crate) fn numbered(number: u32) -> Option<Step> {
+        Step::ALL.get(usize::try_from(number).ok()?).map(|(step, _)| *step)
+    }
 }
 
 impl std::fmt::Display for Step {
@@ -173,7 +188,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    pub(crate) fn at(step: Step) -> impl Fn(Errno) -> Failure {
+    fn at(step: Step) -> impl Fn(Errno) -> Failure {
         move |errno| Failure { step, errno }
     }
 }
@@ -232,22 +247,23 @@ impl Copies {
 /// How a path of the view, or of a container, is opened: it leads nowhere else.
 const PLAIN: ResolveFlags = ResolveFlags::NO_SYMLINKS.union(ResolveFlags::NO_MAGICLINKS);
 
-fn open_path(root: BorrowedFd<'_>, entry: Entry, resolve: ResolveFlags) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+/// Opens a path of the view, beside which there is nothing.
+fn open_in_view(root: BorrowedFd<'_>, entry: Entry, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let resolve = PLAIN | ResolveFlags::BENEATH | ResolveFlags::NO_XDEV;
     let path = entry.path();
-    openat2(root, path.trim_start_matches('/'), flags, Mode::empty(), resolve)
+    openat2(root, path.trim_start_matches('/'), flags | OFlags::CLOEXEC, Mode::empty(), resolve)
+}
+
+/// Opens a path of a container, to mount there.
+pub(crate) fn open_plain(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat2(root, path, flags, Mode::empty(), PLAIN | ResolveFlags::IN_ROOT)
 }
 
 /// Whether the view has directories of CPUs, or nodes.
 fn has_numbered(root: BorrowedFd<'_>, dir: Dir) -> bool {
-    let entry = Entry::Dir(dir);
-    let path = entry.path();
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let resolve = PLAIN | ResolveFlags::BENEATH | ResolveFlags::NO_XDEV;
-    let Ok(opened) = openat2(root, path.trim_start_matches('/'), flags, Mode::empty(), resolve)
-    else {
-        return false;
-    };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+    let Ok(opened) = open_in_view(root, Entry::Dir(dir), flags) else { return false };
     let mut buffer = Vec::with_capacity(8 << 10);
     let mut entries = RawDir::new(opened, buffer.spare_capacity_mut());
     while let Some(Ok(child)) = entries.next() {
@@ -263,8 +279,7 @@ fn has_numbered(root: BorrowedFd<'_>, dir: Dir) -> bool {
 
 /// A clone of what the view has; `None` if it has no such file.
 fn copy(root: BorrowedFd<'_>, entry: Entry, maker: Maker) -> Result<Option<OwnedFd>, Failure> {
-    let resolve = PLAIN | ResolveFlags::BENEATH | ResolveFlags::NO_XDEV;
-    let file = match open_path(root, entry, resolve) {
+    let file = match open_in_view(root, entry, OFlags::PATH | OFlags::NOFOLLOW) {
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
         file => file.map_err(Failure::at(Step::Open))?,
     };
@@ -309,7 +324,7 @@ fn place(
     view: Device,
     over: &[Device],
 ) -> Result<Bound, Failure> {
-    let target = match open_path(root, entry, PLAIN | ResolveFlags::IN_ROOT) {
+    let target = match open_plain(root, Path::new(&entry.path())) {
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(Bound::Absent),
         target => target.map_err(Failure::at(Step::Find))?,
     };

@@ -15,8 +15,54 @@ pub enum Error {
     /// `/proc` cannot be listed.
     #[error("cannot list the processes in /proc")]
     Processes(#[source] io::Error),
+    /// A process is not there any more.
+    #[error("process {pid} has ended, and its mount namespace may have ended with it")]
+    Gone {
+        /// Its id.
+        pid: u32,
+    },
+    /// A process may not be looked at.
+    #[error("cannot look at the mounts of process {pid}")]
+    Process {
+        /// Its id.
+        pid: u32,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A process has the mounts of the host.
+    #[error(
+        "process {pid} is in no container: it has the mounts of the host, which stay as they are; name a process of a \
+         container"
+    )]
+    Host {
+        /// Its id.
+        pid: u32,
+    },
+    /// What is mounted for a process is mounted for the host too.
+    #[error(
+        "cannot attach to process {pid}: what is mounted below {} there is seen on the host too, as their mounts are \
+         shared; make them private there with `mount --make-rprivate /`",
+        path.display()
+    )]
+    Shared {
+        /// Its id.
+        pid: u32,
+        /// What would be mounted over.
+        path: PathBuf,
+    },
+    /// The kernel has no `mount_setattr()`, or does not let it through.
+    #[error("cannot attach to containers: this takes Linux 5.12")]
+    OldKernel,
+    /// No process could be started.
+    #[error("cannot start a process to enter the mount namespace of process {pid}")]
+    Helper {
+        /// Whose namespace.
+        pid: u32,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// There is nothing to take the place of dead mounts.
-    #[error("cannot repair anything: no cgview is mounted that answers; start cgview-fuse first")]
+    #[error("cannot find a view: no cgview is mounted that answers; start cgview-fuse first")]
     NoView,
     /// More than one could take the place of dead mounts.
     #[error(

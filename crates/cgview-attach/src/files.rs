@@ -20,6 +20,11 @@ impl Files {
         Files(below(Dir::Root))
     }
 
+    /// These, of which none is below another one.
+    pub(crate) fn of(entries: Vec<Entry>) -> Files {
+        Files(entries)
+    }
+
     /// The entries, none of which is below another one.
     #[must_use]
     pub fn entries(&self) -> &[Entry] {

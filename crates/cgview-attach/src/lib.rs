@@ -5,6 +5,7 @@
 //! `ENOTCONN`, and no new daemon can take the old connection up. [`repair()`] then puts mounts of a new
 //! daemon's file system in the place of the dead ones, in every mount namespace, while the containers run.
 //!
+//! - [`attach()`] and [`detach()`]: views for containers that run, and taking them away again;
 //! - [`bind()`]: binding the files of a view below any root, for hooks of runtimes;
 //! - [`Files`]: which files those are;
 //! - [`namespaces`]: which mount namespaces there are, each once;
@@ -17,6 +18,7 @@
 //!
 //! What this crate does not do: mount file systems, know the runtimes of containers, or read any view.
 
+pub mod attach;
 mod background;
 pub mod bind;
 mod error;
@@ -30,6 +32,7 @@ pub mod survey;
 mod swap;
 mod sys;
 
+pub use attach::{attach, detach, detach_all};
 pub use background::repair_in_background;
 pub use bind::{Bound, Copies, Maker, View, bind};
 pub use error::{Error, Result};

@@ -10,6 +10,8 @@ use std::{
 
 use rustix::mount::MountAttrFlags;
 
+use crate::bind::MARK;
+
 /// The type of cgview's own file system.
 pub const CGVIEW: &str = "fuse.cgview";
 
@@ -61,6 +63,8 @@ pub struct Mount {
     pub attributes: MountAttrFlags,
     /// What becomes of mounts below it.
     pub propagation: Propagation,
+    /// The number of its peer group, in whatever namespaces they are: `shared:N`.
+    pub peers: Option<u64>,
     /// Whether it shows other owners than the file system has (Linux 5.12).
     pub is_idmapped: bool,
     /// `fuse.cgview`, `proc`, `ext4`.
@@ -80,6 +84,13 @@ impl Mount {
         self.root == Path::new("/")
     }
 
+    /// Whether [`attach()`](crate::attach()) has made it: a file of cgview over its namesake, with attributes that nobody
+    /// else gives it.
+    #[must_use]
+    pub fn is_attached(&self) -> bool {
+        self.fstype == CGVIEW && self.root == self.mountpoint && self.attributes.contains(MARK)
+    }
+
     /// `ID PARENT MAJOR:MINOR ROOT MOUNTPOINT OPTIONS [TAG...] - FSTYPE SOURCE OPTIONS`: proc(5).
     fn parse(line: &[u8]) -> Option<Mount> {
         let mut words = line.split(|&byte| byte == b' ');
@@ -91,8 +102,12 @@ impl Mount {
         let mountpoint = unescape(words.next()?);
         let (attributes, is_idmapped) = attributes(words.next()?);
         let mut propagation = Propagation::default();
+        let mut peers = None;
         for tag in words.by_ref().take_while(|&word| word != b"-") {
-            propagation.shared |= tag.starts_with(b"shared:");
+            if let Some(group) = tag.strip_prefix(b"shared:") {
+                propagation.shared = true;
+                peers = number(group);
+            }
             propagation.slave |= tag.starts_with(b"master:");
             propagation.unbindable |= tag == b"unbindable";
         }
@@ -107,6 +122,7 @@ impl Mount {
             mountpoint: OsString::from_vec(mountpoint).into(),
             attributes,
             propagation,
+            peers,
             is_idmapped,
             fstype,
         })
@@ -229,6 +245,13 @@ impl Table {
         self.at(&mount.mountpoint).is_some_and(|seen| seen.id == mount.id)
     }
 
+    /// The mounts that cover all of a mount, from the lowest up.
+    #[must_use]
+    pub fn above(&self, mount: &Mount) -> Vec<&Mount> {
+        let first = self.on(mount.id, &mount.mountpoint);
+        std::iter::successors(first, |above| self.on(above.id, &above.mountpoint)).collect()
+    }
+
     /// The mount that a mount covers all of: what is seen if it is unmounted.
     #[must_use]
     pub fn beneath(&self, mount: &Mount) -> Option<&Mount> {
@@ -301,11 +324,23 @@ mod tests {
                 | MountAttrFlags::MOUNT_ATTR_STRICTATIME
         );
         let expected = Propagation { shared: true, slave: true, unbindable: false };
-        assert_eq!(mount(38).propagation, expected);
+        assert_eq!((mount(38).propagation, mount(38).peers), (expected, Some(8)));
 
         let whole = mount(40);
         assert!(whole.is_view() && whole.is_whole() && whole.is_idmapped);
         assert_eq!(whole.mountpoint, Path::new("/srv/a b"));
+    }
+
+    #[test]
+    fn what_attach_made_is_known_by_its_attributes() {
+        let of = |place: &str, options: &str, fstype: &str| {
+            let line = format!("9 1 0:44 /proc/stat {place} {options} - {fstype} cgview ro");
+            Mount::parse(line.as_bytes()).unwrap().is_attached()
+        };
+        let marked = "ro,nosuid,nodev,noexec,noatime,nodiratime";
+        assert!(of("/proc/stat", marked, CGVIEW));
+        assert!(!of("/proc/stat", "ro,nosuid,nodev,noexec,noatime", CGVIEW));
+        assert!(!of("/srv/stat", marked, CGVIEW) && !of("/proc/stat", marked, LXCFS));
     }
 
     #[test]
@@ -332,6 +367,7 @@ mod tests {
         assert!(table.is_visible(&mount(36)) && table.is_visible(&mount(38)));
         // Covered by a mount of the same place, and in a directory that was covered later.
         assert!(!table.is_visible(&mount(37)) && !table.is_visible(&mount(40)));
+        assert_eq!(table.above(&mount(37)), [&mount(38)]);
         assert_eq!(table.beneath(&mount(38)).unwrap().id, 37);
         assert_eq!(table.beneath(&mount(36)), None);
     }

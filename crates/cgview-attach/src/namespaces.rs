@@ -35,7 +35,7 @@ pub struct Namespace {
     pub processes: usize,
     /// Whether the calling thread is in it.
     pub is_own: bool,
-    /// What is mounted there, if any view is: the tables of others are not kept.
+    /// What is mounted there. [`all()`] leaves it empty where no view is.
     pub table: Table,
     /// `ns/mnt` of the process.
     handle: OwnedFd,
@@ -76,8 +76,39 @@ impl Namespace {
         Lock(self.handle())
     }
 
-    /// Opens the namespace of a process, by its directory's name in `/proc`.
-    fn open(name: &str) -> Result<Candidate, Errno> {
+    /// That of a process or a thread, with all that is mounted there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Gone`] if it has ended, [`Error::Process`] if it may not be looked at.
+    pub fn of(pid: u32) -> Result<Namespace> {
+        let known = Namespace::open(&pid.to_string(), true).map_err(|errno| match errno {
+            Errno::NOENT | Errno::SRCH => Error::Gone { pid },
+            errno => Error::Process { pid, source: errno.into() },
+        })?;
+        let mut namespace = known.namespace;
+        namespace.process.pid = pid;
+        namespace.processes = 1;
+        Ok(namespace)
+    }
+
+    /// That of the calling thread, with all that is mounted there.
+    ///
+    /// # Errors
+    ///
+    /// If there is no `/proc`.
+    pub fn own() -> Result<Namespace> {
+        let own = Namespace::open("thread-self", true);
+        let mut own = own.map_err(|errno| Error::Processes(errno.into()))?.namespace;
+        own.is_own = true;
+        own.process.pid = std::process::id();
+        own.processes = 1;
+        Ok(own)
+    }
+
+    /// Opens the namespace of a process, by its directory's name in `/proc`. Its table has all mounts, or those of
+    /// namespaces that have a view.
+    fn open(name: &str, is_whole: bool) -> Result<Candidate, Errno> {
         let path = format!("/proc/{name}");
         let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         // All is taken from one directory, which stays that of one process.
@@ -87,8 +118,8 @@ impl Namespace {
         let is_at_root = readlinkat(&dir, "root", Vec::new())?.as_bytes() == b"/";
         let mountinfo = read(&dir, "mountinfo")?;
         let comm = read(&dir, "comm")?;
-        let table =
-            if mentions_view(&mountinfo) { Table::parse(&mountinfo) } else { Table::default() };
+        let is_wanted = is_whole || mentions_view(&mountinfo);
+        let table = if is_wanted { Table::parse(&mountinfo) } else { Table::default() };
         let namespace = Namespace {
             id: rustix::fs::fstat(&handle)?.st_ino,
             process: Process {
@@ -133,8 +164,7 @@ struct Candidate {
 /// If `/proc` cannot be listed.
 pub fn all() -> Result<Vec<Namespace>> {
     let mut found: BTreeMap<u64, Candidate> = BTreeMap::new();
-    let own = Namespace::open("thread-self").map_err(|errno| Error::Processes(errno.into()))?;
-    let own_id = own.namespace.id;
+    let mut own = Namespace::own()?;
     let mut pids: Vec<u32> = numbers("/proc").map_err(Error::Processes)?;
     pids.sort_unstable();
     for pid in pids {
@@ -150,7 +180,7 @@ pub fn all() -> Result<Vec<Namespace>> {
                 continue;
             }
             // It may have ended, or not be ours to look at.
-            let Ok(mut new) = Namespace::open(&tid.to_string()) else { continue };
+            let Ok(mut new) = Namespace::open(&tid.to_string(), false) else { continue };
             new.namespace.process.pid = tid;
             if new.namespace.id != id {
                 continue;
@@ -163,10 +193,7 @@ pub fn all() -> Result<Vec<Namespace>> {
         }
     }
     // For the caller, paths mean what they mean to it.
-    let mut own = own.namespace;
-    own.is_own = true;
-    own.process.pid = std::process::id();
-    own.processes = found.remove(&own_id).map_or(1, |found| found.namespace.processes);
+    own.processes = found.remove(&own.id).map_or(1, |found| found.namespace.processes);
     let others = found.into_values().map(|candidate| candidate.namespace);
     Ok([own].into_iter().chain(others).collect())
 }
@@ -192,6 +219,12 @@ pub fn number_of(tid: u32) -> Option<u64> {
     // mnt:[4026531841]
     let link = fs::read_link(format!("/proc/{tid}/ns/mnt")).ok()?;
     link.to_str()?.split_once(":[")?.1.strip_suffix(']')?.parse().ok()
+}
+
+/// Whether there is a process, or a thread, of that id.
+#[must_use]
+pub fn exists(tid: u32) -> bool {
+    fs::metadata(format!("/proc/{tid}")).is_ok()
 }
 
 fn numbers(dir: &str) -> io::Result<Vec<u32>> {

@@ -42,7 +42,12 @@ impl Survey {
     ///
     /// If `/proc` cannot be listed.
     pub fn take() -> Result<Survey> {
-        let namespaces = namespaces::all()?;
+        Ok(Survey::of(namespaces::all()?))
+    }
+
+    /// Looks at some namespaces, of which the first is that of the caller.
+    #[must_use]
+    pub fn of(namespaces: Vec<Namespace>) -> Survey {
         let mut filesystems: BTreeMap<Device, (FileSystem, Vec<Place<'_>>)> = BTreeMap::new();
         for namespace in &namespaces {
             for mount in namespace.table.mounts().iter().filter(|mount| mount.is_view()) {
@@ -74,7 +79,7 @@ impl Survey {
             .zip(health)
             .map(|((device, filesystem), health)| (device, FileSystem { health, ..filesystem }))
             .collect();
-        Ok(Survey { namespaces, filesystems })
+        Survey { namespaces, filesystems }
     }
 
     /// As [`Survey::take()`], and again until the view at `mountpoint` ([`Survey::live()`]) answers, if it has

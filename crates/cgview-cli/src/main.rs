@@ -3,6 +3,7 @@
 //! Each subcommand is a module: its arguments, and `run`, which returns the exit status. Data goes
 //! to standard output, all else to standard error.
 
+mod attach;
 mod capture;
 mod diff;
 mod doctor;
@@ -13,6 +14,7 @@ mod report;
 mod run;
 mod show;
 mod source;
+mod status;
 
 use std::process::ExitCode;
 
@@ -43,6 +45,9 @@ enum Command {
     Show(show::Args),
     Diff(diff::Args),
     Run(run::Args),
+    Attach(attach::Args),
+    Detach(attach::DetachArgs),
+    Status(status::Args),
     Doctor(doctor::Args),
     Capture(capture::Args),
     Generate(generate::Args),
@@ -58,6 +63,9 @@ fn main() -> ExitCode {
         Command::Show(args) => show::run(&args),
         Command::Diff(args) => diff::run(&args, color),
         Command::Run(args) => run::run(&args),
+        Command::Attach(args) => attach::run(&args),
+        Command::Detach(args) => attach::detach(&args),
+        Command::Status(args) => status::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Capture(args) => capture::run(&args),
         Command::Generate(args) => generate::run(&args),

@@ -40,6 +40,11 @@ pub(crate) fn warning(warning: impl fmt::Display) {
     line(format_args!("warning: {warning}"));
 }
 
+/// Prints what a service has done.
+pub(crate) fn note(note: impl fmt::Display) {
+    line(format_args!("{note}"));
+}
+
 fn line(text: fmt::Arguments<'_>) {
     // Nothing can be done, nor said, if standard error is closed.
     let _ = writeln!(io::stderr(), "cgview: {text}");

@@ -2,7 +2,7 @@
 //!
 //! This is the only crate of cgview that opens files of the host. It finds where the cgroup hierarchies
 //! are mounted ([`Host::layout`]), which container a process is in ([`Host::caller`]), and what that
-//! container's cgroups say ([`Container::sample`]). What a container should see because of it is for
+//! container's cgroups say ([`Container::sample`]); and which containers run at all ([`Host::running`]). What a container should see because of it is for
 //! [`cgview_core`] to say.
 //!
 //! A host is a directory: `/` for the machine itself, or any tree with the `proc` and `sys` of one, such as
@@ -26,13 +26,17 @@ mod ioctl;
 mod namespace;
 mod process;
 mod root;
+mod running;
 mod sample;
 mod tasks;
 mod trigger;
+mod watch;
 
 pub use caller::{Caller, KeptCaller};
 pub use container::{Container, ContainerId};
 pub use error::{Error, Result};
 pub use hierarchy::{Hierarchy, Layout};
 pub use host::Host;
+pub use running::{Running, Standing, is_at_or_below};
 pub use tasks::TASK_BUDGET;
+pub use watch::CgroupWatch;

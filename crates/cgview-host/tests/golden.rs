@@ -208,7 +208,7 @@ fn others_can_read_what_is_rendered() {
         let stat = procfs::KernelStats::from_read(&read(ProcFile::Stat)[..], &system).unwrap();
         assert_eq!(stat.cpu_time.len(), case.cpus.visible.len() as usize);
         let sum = |time: &procfs::CpuTime| time.user + time.nice + time.system + time.idle;
-        assert_eq!(sum(&stat.total), stat.cpu_time.iter().map(sum).sum());
+        assert_eq!(sum(&stat.total), stat.cpu_time.iter().map(sum).sum::<u64>());
         procfs::LoadAverage::from_read(&read(ProcFile::Loadavg)[..]).unwrap();
         procfs::Uptime::from_read(&read(ProcFile::Uptime)[..]).unwrap();
         procfs::DiskStats::from_read(&read(ProcFile::Diskstats)[..]).unwrap();

@@ -4,6 +4,7 @@
 //! the bytes. Keys and fields that they do not know are skipped, since kernels grow.
 
 mod cgroup_file;
+mod container;
 mod cpuacct;
 mod io_stat;
 mod keyed;
@@ -14,6 +15,7 @@ mod process;
 use alloc::{borrow::ToOwned, string::String};
 
 pub use cgroup_file::{cpu_max, limit, memory_limit_v1, number_file, quota_v1};
+pub use container::{ContainerPath, Runtime, container_path, is_unit};
 pub use cpuacct::{cpu_stat, cpuacct_per_cpu, cpuacct_usage_all, cpuacct_usage_percpu};
 pub use io_stat::{blkio, io_stat};
 pub use keyed::flat_keyed;
