@@ -90,7 +90,7 @@ impl Daemon {
     }
 
     /// The process that was started and its descendants, parents first.
-    fn processes(&self) -> Vec<Pid> {
+    pub(crate) fn processes(&self) -> Vec<Pid> {
         let Some(child) = &self.child else { return Vec::new() };
         let mut found = vec![child.id()];
         loop {
