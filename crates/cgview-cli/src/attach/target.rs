@@ -73,9 +73,8 @@ impl Target {
 /// Whether it is called so: by its id, its name, or the last part of that.
 fn is_named(container: &Running, word: &str) -> bool {
     let name = container.name.as_deref().unwrap_or_default();
-    container.id == word
-        || name == word
-        || name.rsplit('/').next() == Some(word) && !word.is_empty()
+    !word.is_empty()
+        && (container.id == word || name == word || name.rsplit('/').next() == Some(word))
 }
 
 /// The one container of which something is so.
