@@ -1,4 +1,4 @@
-//! Files of `/proc/PID`: membership, `stat`, `status`, `timens_offsets`.
+//! Files of `/proc/PID`: membership with the containers that it names, `stat`, `status`, `timens_offsets`.
 #![no_main]
 
 use cgview_core::{Ticks, Usec, parse};
@@ -14,6 +14,17 @@ fuzz_target!(|text: &[u8]| {
         again.extend_from_slice(entry.path);
         again.extend_from_slice(b" (deleted)\n");
         assert_eq!(parse::cgroup_membership(&again).next(), Some(Ok(entry)));
+
+        let Ok(path) = std::str::from_utf8(entry.path) else { continue };
+        if let Some(found) = parse::container_path(path) {
+            assert!(!found.id.is_empty() && path.starts_with(found.path));
+            let (inner, own) = (format!("{}/init.scope", found.path), found.path);
+            assert_eq!(parse::container_path(own).as_ref(), Some(&found));
+            // What is made in a container belongs to it, unless it is called as the directory of LXC's is.
+            if !own.ends_with("/lxc") && !own.ends_with("/lxc.payload") {
+                assert_eq!(parse::container_path(&inner), Some(found));
+            }
+        }
     }
 
     if let Ok(stat) = parse::pid_stat(text) {

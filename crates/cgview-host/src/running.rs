@@ -122,14 +122,15 @@ impl Host {
         let now = self.boottime()?;
         let set_up = containers.into_values().filter_map(|mut members| {
             members.sort_by_key(|member| (!member.is_first, member.started, member.process.pid()));
+            // Where the first process stays the runtime's, as LXC's init for a single command, another one tells.
+            if !members.iter().any(|member| self.is_set_up(member, now).unwrap_or(false)) {
+                return None;
+            }
             let mut pids: Vec<u32> = members.iter().map(|member| member.process.pid()).collect();
             let first = members.into_iter().next()?;
             let is_below = |(_, path): &(String, String)| is_at_or_below(path, &first.cgroup);
             let below = others.iter().filter(|(_, paths)| paths.iter().any(is_below));
             pids.extend(below.map(|(pid, _)| *pid));
-            if !self.is_set_up(&first, now).ok()? {
-                return None;
-            }
             Some(self.describe(first, pids))
         });
         Ok(set_up.collect())

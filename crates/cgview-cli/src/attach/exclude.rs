@@ -1,6 +1,6 @@
 //! Which containers `--all` and `--watch` leave out.
 
-use std::{fs, path::Path};
+use std::{fs, io, path::Path};
 
 use anyhow::Context;
 use cgview_host::Running;
@@ -14,11 +14,14 @@ impl Exclude {
     /// Those of the command line, and those of a file as it is now.
     pub(super) fn read(patterns: &[Pattern], file: Option<&Path>) -> anyhow::Result<Exclude> {
         let mut all = patterns.to_vec();
-        if let Some(path) = file {
-            let text = fs::read_to_string(path)
-                .with_context(|| format!("cannot read {}", path.display()))?;
-            all.extend(parse(&text).with_context(|| format!("cannot read {}", path.display()))?);
-        }
+        let Some(path) = file else { return Ok(Exclude(all)) };
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            // It may come and go as it likes.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(error).context(format!("cannot read {}", path.display())),
+        };
+        all.extend(parse(&text).with_context(|| format!("cannot read {}", path.display()))?);
         Ok(Exclude(all))
     }
 

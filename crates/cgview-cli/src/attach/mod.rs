@@ -91,7 +91,8 @@ struct Which {
 
     /// Leave out the containers that a file has patterns for, one a line; what follows a # is a comment
     ///
-    /// The file is read again for each container, so it may be changed at any time.
+    /// The file is read again for each container, so it may be changed at any time; where there is none, nobody is
+    /// left out.
     #[arg(long, value_name = "FILE")]
     exclude_from: Option<PathBuf>,
 
