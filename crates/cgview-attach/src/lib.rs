@@ -7,6 +7,7 @@
 //!
 //! - [`attach()`] and [`detach()`]: views for containers that run, and taking them away again;
 //! - [`bind()`]: binding the files of a view below any root, for hooks of runtimes;
+//! - [`bind_in_time()`]: the same by a process that is left behind if it takes too long;
 //! - [`Files`]: which files those are;
 //! - [`namespaces`]: which mount namespaces there are, each once;
 //! - [`mounts`]: what is mounted in one, and what of it a path leads to;
@@ -24,6 +25,7 @@ pub mod bind;
 mod error;
 mod files;
 mod helper;
+mod in_time;
 pub mod mounts;
 pub mod namespaces;
 mod probe;
@@ -37,6 +39,7 @@ pub use background::repair_in_background;
 pub use bind::{Bound, Copies, Maker, View, bind};
 pub use error::{Error, Result};
 pub use files::{Files, UnknownFile};
+pub use in_time::bind_in_time;
 pub use probe::Health;
 pub use repair::{repair, repair_all};
 pub use survey::Survey;

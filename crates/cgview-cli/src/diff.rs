@@ -48,7 +48,7 @@ pub(crate) fn run(args: &Args, color: Color) -> anyhow::Result<ExitCode> {
     } else {
         args.files.clone()
     };
-    let style = Style { colored: color.on_stdout() };
+    let style = Style::new(color);
     let (mut differs, mut trouble) = (false, false);
     for file in files {
         match service.explain(args.pid, file.0) {
@@ -112,7 +112,7 @@ fn only_on_host(service: &Service, pid: u32) -> Result<Vec<String>, Error> {
 
 /// How differences are printed.
 #[derive(Clone, Copy, Debug)]
-struct Style {
+pub(crate) struct Style {
     colored: bool,
 }
 
@@ -122,8 +122,18 @@ const GREEN: &str = "32";
 const CYAN: &str = "36";
 
 impl Style {
+    /// Coloured where that is wanted.
+    pub(crate) fn new(color: Color) -> Style {
+        Style { colored: color.on_stdout() }
+    }
+
     /// The unified diff of two texts; empty if they are the same.
-    fn diff(self, [host_name, own_name]: [String; 2], host: &[u8], own: &[u8]) -> String {
+    pub(crate) fn diff(
+        self,
+        [host_name, own_name]: [String; 2],
+        host: &[u8],
+        own: &[u8],
+    ) -> String {
         let diff = TextDiff::from_lines(host, own);
         let mut out = String::new();
         for hunk in diff.unified_diff().context_radius(3).iter_hunks() {

@@ -5,10 +5,14 @@
 
 mod attach;
 mod capture;
+mod cdi;
 mod diff;
 mod doctor;
 mod file_name;
 mod generate;
+mod hook;
+mod install;
+mod mountpoint;
 mod output;
 mod report;
 mod run;
@@ -49,6 +53,11 @@ enum Command {
     Detach(attach::DetachArgs),
     Status(status::Args),
     Doctor(doctor::Args),
+    Install(install::Args),
+    Uninstall(install::UninstallArgs),
+    Cdi(cdi::Args),
+    OciHook(hook::OciArgs),
+    LxcHook(hook::LxcArgs),
     Capture(capture::Args),
     Generate(generate::Args),
 }
@@ -67,6 +76,11 @@ fn main() -> ExitCode {
         Command::Detach(args) => attach::detach(&args),
         Command::Status(args) => status::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Install(args) => install::run(&args, color),
+        Command::Uninstall(args) => install::uninstall(&args, color),
+        Command::Cdi(args) => cdi::run(&args),
+        Command::OciHook(args) => Ok(hook::oci(&args)),
+        Command::LxcHook(args) => Ok(hook::lxc(&args)),
         Command::Capture(args) => capture::run(&args),
         Command::Generate(args) => generate::run(&args),
     };

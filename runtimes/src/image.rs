@@ -1,0 +1,72 @@
+//! What containers of the tests have for a root: BusyBox, and procps's programs with their libraries.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// A root directory.
+#[derive(Debug)]
+pub struct Image {
+    path: PathBuf,
+}
+
+/// What is asked, and the terminal that top wants to know.
+const FILES: [&str; 4] =
+    ["/usr/bin/free", "/usr/bin/top", "/usr/bin/uptime", "/lib/terminfo/d/dumb"];
+
+impl Image {
+    /// Makes one in a directory, which is made, too.
+    #[must_use]
+    pub fn make(path: &Path) -> Image {
+        for dir in ["bin", "dev", "etc", "proc", "sys", "tmp", "run", "root", "var"] {
+            fs::create_dir_all(path.join(dir)).unwrap();
+        }
+        let busybox = path.join("bin/busybox");
+        fs::copy("/bin/busybox", &busybox).unwrap();
+        let names = output(Command::new(&busybox).arg("--list"));
+        for name in names.lines().filter(|name| *name != "busybox") {
+            std::os::unix::fs::symlink("busybox", path.join("bin").join(name)).unwrap();
+        }
+        for file in FILES {
+            copy(Path::new(file), path);
+            if file.starts_with("/usr/bin") {
+                for library in output(Command::new("ldd").arg(file)).split_whitespace() {
+                    if library.starts_with('/') && !path.join(&library[1..]).exists() {
+                        copy(Path::new(library), path);
+                    }
+                }
+            }
+        }
+        fs::write(path.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n").unwrap();
+        fs::write(path.join("etc/group"), "root:x:0:\n").unwrap();
+        Image { path: path.to_owned() }
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Packs it, for `docker import`.
+    #[must_use]
+    pub fn tar(&self) -> PathBuf {
+        let tar = self.path.with_extension("tar");
+        output(Command::new("tar").arg("-C").arg(&self.path).arg("-cf").arg(&tar).arg("."));
+        tar
+    }
+}
+
+fn copy(file: &Path, root: &Path) {
+    let target = root.join(file.strip_prefix("/").unwrap());
+    fs::create_dir_all(target.parent().unwrap()).unwrap();
+    fs::copy(file, target).unwrap();
+}
+
+fn output(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}

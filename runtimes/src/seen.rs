@@ -1,0 +1,85 @@
+//! What a container says that it sees.
+
+use std::fs;
+
+use crate::MEMORY;
+
+/// What is run in a container, in BusyBox's shell: the programs of procps, by their paths, since BusyBox's shell would
+/// run its own, which ask by sysinfo(2); and files.
+pub const LOOK: &str = "export TERM=dumb; \
+    echo; echo == free; /usr/bin/free -k; echo == top; /usr/bin/top -b -n 1 | head -5; \
+    echo == uptime; /usr/bin/uptime -p; \
+    echo == pressure; cat /proc/pressure/cpu 2>&1; echo == vmstat; cat /proc/vmstat; \
+    echo == cpus; grep -c ^processor /proc/cpuinfo; cat /sys/devices/system/cpu/online; \
+    echo == mounts; cat /proc/self/mountinfo; echo == end";
+
+/// What [`LOOK`] printed.
+#[derive(Clone, Debug)]
+pub struct Seen(String);
+
+impl Seen {
+    /// Takes what a container printed. It must be all.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Seen {
+        let text = text.into();
+        assert!(text.contains("\n== end"), "it did not come to its end: {text}");
+        Seen(text)
+    }
+
+    fn part(&self, name: &str) -> &str {
+        let (_, rest) = self.0.split_once(&format!("\n== {name}\n")).unwrap();
+        rest.split_once("\n== ").map_or(rest, |(part, _)| part)
+    }
+
+    /// The total of `free`, in bytes.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        let line = self.part("free").lines().find(|line| line.starts_with("Mem:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    }
+
+    /// Files of the view that are mounted in the container.
+    #[must_use]
+    pub fn files(&self) -> Vec<&str> {
+        let lines = self.part("mounts").lines().filter(|line| line.contains(" - fuse.cgview "));
+        lines.map(|line| line.split(' ').nth(4).unwrap()).collect()
+    }
+
+    /// Asserts that it is the container's own, in all files.
+    pub fn is_own(&self) {
+        let Seen(text) = self;
+        assert_eq!(self.memory(), MEMORY, "{text}");
+        let top = self.part("top");
+        assert!(top.contains("256.0 total"), "{text}");
+        // It has just started, and the machine has not.
+        let uptime = self.part("uptime");
+        assert!(uptime.starts_with("up 0 minutes") || uptime.starts_with("up 1 minute"), "{text}");
+        let cpus: Vec<&str> = self.part("cpus").lines().collect();
+        let host = std::thread::available_parallelism().unwrap().get();
+        assert_eq!(cpus.first(), Some(&host.min(2).to_string().as_str()), "{text}");
+        let free = self.part("vmstat").lines().find_map(|line| line.strip_prefix("nr_free_pages "));
+        assert!(free.unwrap().parse::<u64>().unwrap() * 4096 <= MEMORY, "{text}");
+        let files = self.files();
+        for file in ["/proc/meminfo", "/proc/vmstat", "/sys/devices/system/cpu"] {
+            assert!(files.contains(&file), "{file} in {text}");
+        }
+        if fs::exists("/proc/pressure/cpu").unwrap() {
+            for name in ["cpu", "io", "memory"] {
+                let file = format!("/proc/pressure/{name}");
+                assert!(files.contains(&&*file), "{file} in {text}");
+            }
+            // Where no cgroup of the container has it, as on v1, it says what the kernel says without it.
+            let pressure = self.part("pressure");
+            assert!(
+                pressure.starts_with("some avg10=") || pressure.contains("not supported"),
+                "{text}"
+            );
+        }
+    }
+
+    /// Asserts that nothing of it is the view's.
+    pub fn is_the_hosts(&self) {
+        assert!(self.files().is_empty(), "{}", self.0);
+        assert!(self.memory() > MEMORY, "{}", self.0);
+    }
+}
