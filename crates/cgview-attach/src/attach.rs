@@ -1,7 +1,7 @@
 //! Views for containers that run, and taking them away again.
 //!
 //! [`attach()`] puts files of a view over the kernel's in the mount namespace of a process, as
-//! [`bind`](crate::bind) does it below a root. [`detach()`] unmounts what it has put there and nothing else,
+//! [`bind`](crate::bind()) does it below a root. [`detach()`] unmounts what it has put there and nothing else,
 //! by attributes that the mounts carry themselves: there is no record that could be lost, or be of another
 //! container.
 //!
