@@ -12,9 +12,9 @@ use cgview_fuse::{
     service::Caller,
     settings::{OnError, ViewSettings},
 };
-use cgview_fuzz::container::{self, HOST, INIT, MEMBER};
+use cgview_fuzz::container::{self, APP, INIT, MEMBER};
 use cgview_host::Host;
-use cgview_testkit::FakeHost;
+use cgview_testkit::{FAKE_HOST_PID, FakeHost};
 use libfuzzer_sys::fuzz_target;
 use rustix::io::Errno;
 
@@ -93,7 +93,7 @@ impl Who {
         match self {
             Who::Init => INIT,
             Who::Member => MEMBER,
-            Who::Host => HOST,
+            Who::Host => FAKE_HOST_PID,
             Who::Nobody => 0,
             Who::Unknown(tid) => 1000 + tid % 1000,
         }
@@ -166,9 +166,9 @@ impl Model {
         let fake = FAKE.with(Rc::clone);
         // What the last one left.
         if !fake.path().join("proc/200").exists() {
-            container::processes(&fake);
+            APP.make_processes(&fake);
         }
-        container::cgroup(&fake);
+        APP.make_cgroup(&fake);
         fake.file("/proc/uptime", "3600.00 7000.00\n");
         let settings = ViewSettings { freshness: Duration::ZERO, ..ViewSettings::default() };
         Model {
@@ -266,8 +266,8 @@ impl Model {
                 self.there = false;
             }
             Step::Return if !self.there => {
-                container::processes(&self.fake);
-                container::cgroup(&self.fake);
+                APP.make_processes(&self.fake);
+                APP.make_cgroup(&self.fake);
                 (self.there, self.broken) = (true, false);
                 (self.limit, self.cpu, self.seen) = (Some(64), 3_000_000, (0, 0));
             }
@@ -411,7 +411,7 @@ impl Model {
     }
 
     fn mend(&mut self) {
-        container::cgroup(&self.fake);
+        APP.make_cgroup(&self.fake);
         self.limit = Some(64);
         self.broken = false;
         self.write_cpu();

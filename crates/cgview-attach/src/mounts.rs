@@ -166,8 +166,10 @@ fn attributes(options: &[u8]) -> (MountAttrFlags, bool) {
     (attributes, is_idmapped)
 }
 
-/// Undoes `mangle()` of the kernel: blanks, newlines and backslashes are written in octal.
-fn unescape(text: &[u8]) -> Vec<u8> {
+/// A path as it was before the kernel wrote it into `mountinfo`: blanks, newlines and backslashes are in octal there
+/// (`mangle()`).
+#[must_use]
+pub fn unescape(text: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(text.len());
     let mut rest = text;
     while let [first, tail @ ..] = rest {

@@ -294,27 +294,9 @@ fn mounts() -> Vec<Entry> {
 fn parse_entry(line: &[u8]) -> Option<Entry> {
     let mut words = line.split(|&byte| byte == b' ');
     let id = std::str::from_utf8(words.next()?).ok()?.parse().ok()?;
-    let path = unescape(words.nth(3)?);
+    let path = OsString::from_vec(cgview_attach::mounts::unescape(words.nth(3)?));
     let fstype = words.skip_while(|&word| word != b"-").nth(1)?;
     Some(Entry { id, path: path.into(), fstype: String::from_utf8_lossy(fstype).into() })
-}
-
-/// Undoes `mangle()` of the kernel: blanks, newlines and backslashes are written in octal.
-fn unescape(text: &[u8]) -> OsString {
-    let mut plain = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let [first, tail @ ..] = rest {
-        rest = tail;
-        if let (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', tail @ ..]) =
-            (first, tail)
-        {
-            plain.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
-            rest = tail;
-        } else {
-            plain.push(*first);
-        }
-    }
-    OsString::from_vec(plain)
 }
 
 /// Whether an option is one that the kernel's security modules take (mount(8), "context=").

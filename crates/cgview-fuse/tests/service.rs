@@ -15,7 +15,9 @@ use cgview_fuse::{
     settings::{OnError, ViewSettings},
 };
 use cgview_host::Host;
-use cgview_testkit::{FakeHost, FakeProcess};
+use cgview_testkit::{
+    FAKE_HOST_PID as HOST, FAKE_MEMINFO as HOST_MEMINFO, FakeContainer, FakeHost,
+};
 use proptest::prelude::*;
 use rustix::io::Errno;
 
@@ -23,62 +25,14 @@ const MEMINFO: File = File::Proc(ProcFile::Meminfo);
 const STAT: File = File::Proc(ProcFile::Stat);
 const SLABINFO: File = File::Proc(ProcFile::Slabinfo);
 
-/// The init of a container of 64 MiB and one CPU of two.
+/// The init of a container of 64 MiB and one CPU of two, and another thread in it.
 const INIT: u32 = 200;
-/// Another thread in it.
 const MEMBER: u32 = 201;
-/// A process of the host.
-const HOST: u32 = 50;
-
-const HOST_MEMINFO: &str = "\
-MemTotal:        1048576 kB
-MemFree:          524288 kB
-MemAvailable:     786432 kB
-";
 
 /// A unified host with a container.
 fn host() -> FakeHost {
-    let mut fake = FakeHost::new();
-    fake.mount_v2("/sys/fs/cgroup");
-    fake.file("/proc/meminfo", HOST_MEMINFO);
-    fake.file("/proc/slabinfo", "slabinfo - version: 2.1\n# name\ndentry 1 2 3\n");
-    fake.file("/proc/loadavg", "9.00 8.00 7.00 6/500 4711\n");
-    fake.file("/proc/stat", "cpu  9 0 9 9 0 0 0 0 0 0\ncpu0 9 0 9 9 0 0 0 0 0 0\nctxt 99\n");
-    fake.file("/sys/devices/system/cpu/kernel_max", "63\n");
-    for cpu in 0..2 {
-        fake.file(&format!("/sys/devices/system/cpu/cpu{cpu}/topology/core_id"), "0\n");
-    }
-    fake.file("/sys/devices/system/node/online", "0\n");
-    fake.process(&FakeProcess { pid: HOST, ppid: 1, cgroup: "0::/\n", ..FakeProcess::default() });
-    for (pid, nspid) in [(INIT, [INIT, 1]), (MEMBER, [MEMBER, 2])] {
-        fake.process(&FakeProcess {
-            pid,
-            ppid: HOST,
-            start: 300_000,
-            nspid: &nspid,
-            cgroup: "0::/app\n",
-            pid_namespace: 4_026_532_100,
-            ..FakeProcess::default()
-        });
-    }
-    fake.files(
-        "/sys/fs/cgroup/app",
-        &[
-            ("cgroup.procs", "200\n201\n"),
-            ("cgroup.threads", "200\n201\n"),
-            ("cpu.max", "100000 100000\n"),
-            ("cpu.stat", "usage_usec 3000000\nuser_usec 2000000\nsystem_usec 1000000\n"),
-            ("cpuset.cpus.effective", "0-1\n"),
-            ("cpuset.mems.effective", "0\n"),
-            ("memory.current", "16777216\n"),
-            ("memory.max", "67108864\n"),
-            ("memory.high", "max\n"),
-            ("memory.low", "0\n"),
-            ("memory.min", "0\n"),
-            ("memory.stat", "anon 8388608\nfile 8388608\ninactive_file 8388608\n"),
-        ],
-    );
-    fake
+    let app = FakeContainer { name: "app", pids: [INIT, MEMBER], memory: 64 };
+    FakeHost::with_containers(&[app])
 }
 
 fn service(fake: &FakeHost, settings: ViewSettings) -> Service {

@@ -8,11 +8,13 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod fake;
+mod fake_container;
 mod process;
 mod sys;
 mod tree;
 
 pub use fake::{FakeHost, FakeProcess};
+pub use fake_container::{FAKE_HOST_PID, FAKE_MEMINFO, FakeContainer};
 pub use process::{Namespaces, Process, Spawn};
 pub use sys::{block, pause};
 pub use tree::{Cgroup, Tree};

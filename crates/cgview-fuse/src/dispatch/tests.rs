@@ -7,7 +7,7 @@ use std::{
 
 use cgview_core::tree::{File, ProcFile};
 use cgview_host::Host;
-use cgview_testkit::{FakeHost, FakeProcess};
+use cgview_testkit::{FakeContainer, FakeHost};
 use rustix::{fs::Mode, io::Errno};
 
 use super::*;
@@ -16,33 +16,12 @@ use crate::settings::{OnError, ViewSettings};
 const MEMINFO: File = File::Proc(ProcFile::Meminfo);
 const UPTIME: File = File::Proc(ProcFile::Uptime);
 
-/// Two containers of two processes each: pids 200, 201, and 300, 301.
+/// Two containers of two processes each.
 fn host() -> FakeHost {
-    let mut fake = FakeHost::new();
-    fake.mount_v2("/sys/fs/cgroup");
-    for (name, pids, limit) in [("a", [200, 201], 64), ("b", [300, 301], 32)] {
-        for (pid, inner) in pids.into_iter().zip(1..) {
-            fake.process(&FakeProcess {
-                pid,
-                nspid: &[pid, inner],
-                cgroup: &format!("0::/{name}\n"),
-                pid_namespace: 4_026_532_000 + u64::from(pids[0]),
-                ..FakeProcess::default()
-            });
-        }
-        fake.files(
-            &format!("/sys/fs/cgroup/{name}"),
-            &[
-                ("cgroup.procs", &format!("{}\n{}\n", pids[0], pids[1])),
-                ("memory.current", "16777216\n"),
-                ("memory.max", &format!("{}\n", limit << 20)),
-                ("memory.stat", "anon 8388608\nfile 8388608\ninactive_file 8388608\n"),
-                ("cpu.stat", "usage_usec 3000000\nuser_usec 2000000\nsystem_usec 1000000\n"),
-                ("cpu.max", "max 100000\n"),
-            ],
-        );
-    }
-    fake
+    FakeHost::with_containers(&[
+        FakeContainer { name: "a", pids: [200, 201], memory: 64 },
+        FakeContainer { name: "b", pids: [300, 301], memory: 32 },
+    ])
 }
 
 struct Bench {

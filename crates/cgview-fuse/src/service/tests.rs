@@ -4,7 +4,7 @@ use std::{thread, time::Duration};
 
 use cgview_core::tree::{File, ProcFile};
 use cgview_host::Host;
-use cgview_testkit::{FakeHost, FakeProcess};
+use cgview_testkit::{FakeContainer, FakeHost};
 
 use super::*;
 
@@ -12,22 +12,8 @@ const MEMINFO: File = File::Proc(ProcFile::Meminfo);
 
 /// A container whose init is the process 200.
 fn service() -> (FakeHost, Service) {
-    let mut fake = FakeHost::new();
-    fake.mount_v2("/sys/fs/cgroup");
-    fake.process(&FakeProcess {
-        pid: 200,
-        nspid: &[200, 1],
-        cgroup: "0::/a\n",
-        pid_namespace: 4_026_532_000,
-        ..FakeProcess::default()
-    });
-    let files = [
-        ("cgroup.procs", "200\n"),
-        ("memory.current", "16777216\n"),
-        ("memory.max", "67108864\n"),
-        ("memory.stat", "anon 8388608\nfile 8388608\ninactive_file 8388608\n"),
-    ];
-    fake.files("/sys/fs/cgroup/a", &files);
+    let container = FakeContainer { name: "a", pids: [200, 201], memory: 64 };
+    let fake = FakeHost::with_containers(&[container]);
     let host = Host::at(fake.path()).unwrap();
     let settings = ViewSettings { freshness: Duration::ZERO, ..ViewSettings::default() };
     (fake, Service::new(host, settings))

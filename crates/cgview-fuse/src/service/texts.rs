@@ -89,10 +89,7 @@ impl Service {
             return Some(self.texts.stale(&Entry::File(file).path())?.to_vec());
         }
         let tenant = self.tenants.known(&caller.container)?;
-        let (facts, parts) = (self.texts.stale_facts()?, parts(file));
-        let snapshot = tenant.stale(parts)?;
-        let cpus = CpuLimits::of(&snapshot, &facts, &settings.policy);
-        let ready = Prepared { settings, facts, snapshot, cpus, parts };
+        let ready = self.prepare_known(&tenant, parts(file), settings)?;
         let no_times = CpuView::default();
         let path = ready.view(&no_times, None, caller.reader).host_path(Entry::File(file))?;
         let host = self.texts.stale(&path)?;
@@ -142,22 +139,27 @@ impl Service {
         file: File,
         settings: ViewSettings,
     ) -> Result<Vec<u8>, Error> {
-        let rendered = match caller {
-            Some(caller) => self.render_once(caller, file, settings),
-            None => self.find(tid).and_then(|caller| self.render_once(&caller, file, settings)),
-        };
-        match rendered {
+        let render = |caller: &cgview_host::Caller| self.render_once(caller, file, settings);
+        let find = || self.find(tid).and_then(|caller| render(&caller));
+        self.or_again(tid, caller.map_or_else(find, render), find)
+    }
+
+    /// Asks once more where that is of use.
+    fn or_again<T>(
+        &self,
+        tid: u32,
+        first: Result<T, Error>,
+        again: impl FnOnce() -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        match &first {
             // The container moved to other cgroups, and its old ones are gone.
-            Err(Error::Host(cgview_host::Error::Vanished { .. })) => {
-                self.callers.forget(tid);
-                self.render_once(&self.find(tid)?, file, settings)
+            Err(Error::Host(cgview_host::Error::Vanished { .. })) => self.callers.forget(tid),
+            Err(error @ Error::Host(cause)) if cause.is_out_of_descriptors() => {
+                self.relieve(error);
             }
-            Err(Error::Host(error)) if error.is_out_of_descriptors() => {
-                self.relieve(&Error::Host(error));
-                self.render_once(&self.find(tid)?, file, settings)
-            }
-            rendered => rendered,
+            _ => return first,
         }
+        again()
     }
 
     fn render_once(
@@ -215,11 +217,7 @@ impl Service {
             let ready = self.prepare(&tenant, file, Parts::CPUS, settings)?;
             Ok(Some((tenant, ready)))
         };
-        let found = find().or_else(|error: Error| {
-            self.relieve(&error);
-            find()
-        });
-        match found {
+        match self.or_again(tid, find(), find) {
             Err(error) if settings.on_error == OnError::Host => {
                 self.report(file, &error, Outcome::Host);
                 Ok(None)
@@ -240,12 +238,9 @@ impl Service {
         if self.off.load(Ordering::Relaxed) || caller.container.is_host() {
             return None;
         }
-        let settings = *self.settings.read();
         let tenant = self.tenants.known(&caller.container)?;
-        let (facts, parts) = (self.texts.stale_facts()?, Parts::CPUS);
-        let snapshot = tenant.stale(parts)?;
-        let cpus = CpuLimits::of(&snapshot, &facts, &settings.policy);
-        Some((tenant, Prepared { settings, facts, snapshot, cpus, parts }))
+        let ready = self.prepare_known(&tenant, Parts::CPUS, *self.settings.read())?;
+        Some((tenant, ready))
     }
 
     fn is_passed_through(
@@ -304,6 +299,19 @@ impl Service {
             .or_else(|error| self.stale(file, error.into(), settings, || tenant.stale(parts)))?;
         let cpus = CpuLimits::of(&snapshot, &facts, &policy);
         Ok(Prepared { settings, facts, snapshot, cpus, parts })
+    }
+
+    /// The same by what is known, of whatever age. `None` if not all of it is.
+    fn prepare_known(
+        &self,
+        tenant: &Tenant,
+        parts: Parts,
+        settings: ViewSettings,
+    ) -> Option<Prepared> {
+        let facts = self.texts.stale_facts()?;
+        let snapshot = tenant.stale(parts)?;
+        let cpus = CpuLimits::of(&snapshot, &facts, &settings.policy);
+        Some(Prepared { settings, facts, snapshot, cpus, parts })
     }
 
     /// What was known before, in place of what cannot be known now, if the policy allows.
