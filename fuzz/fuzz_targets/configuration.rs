@@ -32,7 +32,7 @@ fuzz_target!(|input: &[u8]| {
             assert_eq!(Settings::load(&arguments).ok().as_ref(), Some(&settings));
             assert!(settings.needs_restart(&settings).is_empty());
             assert!(!settings.view.request_deadline.is_zero());
-            assert!(settings.state_file() != settings.pid_file());
+            assert!(settings.ledger_file() != settings.pid_file());
             let _ = (arguments.mount_options(&settings), arguments.without_effect());
             let _ = settings.metrics_socket();
         }

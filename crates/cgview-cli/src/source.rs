@@ -1,10 +1,10 @@
-//! Where texts come from: the same service as the daemon's, with the daemon's settings and state.
+//! Where texts come from: the same service as the daemon's, with the daemon's settings and ledger.
 
 use std::{fs, path::Path};
 
 use cgview_core::Policy;
-use cgview_fuse::{Service, arguments::Arguments, settings::Settings};
-use cgview_host::Host;
+use cgview_fuse::{Service, arguments::Arguments, ledger, ledger::Kind, settings::Settings};
+use cgview_host::{Host, boot_id};
 use clap::Parser;
 
 /// The settings of a daemon that would be started without any options.
@@ -23,15 +23,18 @@ pub(crate) struct Source {
 /// A service that says what the daemon says, or would say: of this machine, or of another root.
 pub(crate) fn open(host_root: Option<&Path>) -> anyhow::Result<Source> {
     let root = host_root.unwrap_or(Path::new("/"));
-    let settings = match running_daemons().find(|settings| settings.host_root == root) {
-        Some(settings) => settings,
-        None => configuration()?,
-    };
+    let running = running_daemons().find(|settings| settings.host_root == root);
+    let is_running = running.is_some();
+    let settings = running.map_or_else(configuration, Ok)?;
     let host = if root == Path::new("/") { Host::live()? } else { Host::at(root)? };
     let service = Service::new(host, settings.view);
-    // Without a daemon there is no state, and counters begin with the container. A state of another
+    // Without a daemon there is no ledger, and counters begin with the container. A ledger of another
     // machine, or of an earlier boot, is refused.
-    let _ = service.restore_from(&settings.state_file());
+    if let Ok(mut records) = ledger::read(&settings.ledger_file(), &boot_id(root)) {
+        // What was chosen holds for a daemon that runs.
+        records.retain(|record| is_running || record.kind != Kind::Chosen);
+        service.restore_records(records);
+    }
     Ok(Source { service, policy: settings.view.policy })
 }
 

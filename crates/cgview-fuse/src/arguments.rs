@@ -84,7 +84,7 @@ pub struct Arguments {
     #[arg(long)]
     pub repair: bool,
 
-    /// Where the pid file, the state and the metrics socket are (default /run/cgview)
+    /// Where the pid file, the ledger and the sockets are (default /run/cgview)
     #[arg(long, value_name = "DIR")]
     pub runtime_dir: Option<PathBuf>,
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use cgview_fuse::{
     arguments::Arguments,
+    greeting::Greeting,
     handover::{Inherited, has_ended},
     keeper::{Custody, End, Keeper, Signals},
     ledger::{CONFIG, Kind, Ledger},
@@ -54,7 +55,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
     if arguments.no_keeper {
         let signals = worker::signals()?;
         let _pid_file = lock(&settings)?;
-        let custody = begin(&arguments.mountpoint, &options, inherited)?;
+        let custody = begin(arguments, &settings, &options, inherited)?;
         repair(arguments, &custody.mount);
         return worker::alone(arguments, settings, log, signals, custody).map(|()| 0);
     }
@@ -69,6 +70,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
         Some(Succession {
             device: Some(device), ledger: Some(ledger), lock: Some(lock), ..
         }) => {
+            // If this fails, the other one goes on.
+            Ledger::greeting(ledger).with_context(|| {
+                format!(
+                    "cannot take over from the keeper of {}; stop it, start this one, and repair what is \
+                     mounted with `cgview doctor --repair`",
+                    arguments.mountpoint.display()
+                )
+            })?;
             let mount = Mount::find(&arguments.mountpoint)?;
             let [device, ledger, lock] = [device, ledger, lock].map(|left| left.try_clone());
             let lock = PidFile::left(&settings.pid_file(), lock?);
@@ -76,7 +85,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
         }
         _ => {
             let lock = lock(&settings)?;
-            (begin(&arguments.mountpoint, &options, inherited)?, lock)
+            (begin(arguments, &settings, &options, inherited)?, lock)
         }
     };
     let (mount, adopted) = (custody.mount.clone(), custody.adopted);
@@ -127,15 +136,26 @@ fn repair(arguments: &Arguments, mount: &Mount) {
 }
 
 /// Takes over the connection that this process was started with, or begins a new one.
-fn begin(mountpoint: &Path, options: &mount::Options, inherited: Inherited) -> Result<Custody> {
+fn begin(
+    arguments: &Arguments,
+    settings: &Settings,
+    options: &mount::Options,
+    inherited: Inherited,
+) -> Result<Custody> {
+    let mountpoint = &arguments.mountpoint;
     let left = inherited.device.filter(|device| !has_ended(device)).zip(inherited.ledger);
     let mut options = options.clone();
     if let Some((device, ledger)) = left {
         let known = Ledger::greeting(&ledger).map_err(anyhow::Error::new);
         match known.and_then(|_| Ok(Mount::find(mountpoint)?)) {
             Ok(mount) => return Ok(Custody { device, ledger, mount, adopted: true }),
-            // It ends with its device.
-            Err(error) => tracing::warn!("left aside a connection that was handed over: {error:#}"),
+            Err(error) => {
+                tracing::warn!("left aside a connection that was handed over: {error:#}");
+                // Somebody may still hold it, and then whoever looks at the mount would wait for ever.
+                if let Ok(mount) = Mount::find(mountpoint) {
+                    mount.abort();
+                }
+            }
         }
         drop(device);
         options.replace = true;
@@ -143,9 +163,23 @@ fn begin(mountpoint: &Path, options: &mount::Options, inherited: Inherited) -> R
     let (device, mount) = Mount::new(mountpoint, &options)?;
     let begun = Session::greet(&device)
         .context("cannot serve the mount")
-        .and_then(|greeting| Ok(Ledger::new(&greeting)?))
+        .and_then(|greeting| new_ledger(settings, &greeting))
         .inspect_err(|_| worker::unmount(&mount))?;
     Ok(Custody { device, ledger: begun.into(), mount, adopted: false })
+}
+
+/// The ledger of a connection that has just begun.
+fn new_ledger(settings: &Settings, greeting: &Greeting) -> Result<Ledger> {
+    let path = settings.ledger_file();
+    let begun = Ledger::begin(&path, &cgview_host::boot_id(&settings.host_root), greeting);
+    begun.or_else(|error| {
+        tracing::warn!(
+            "containers are told other CPU times if all processes are lost, for want of the file {}: {:#}",
+            path.display(),
+            anyhow::Error::new(error)
+        );
+        Ledger::in_memory(greeting).context("cannot keep what containers are told")
+    })
 }
 
 /// Since Linux 6.15 an administrator can have all connections ended on which a request has waited for some time. A

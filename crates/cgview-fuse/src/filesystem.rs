@@ -28,7 +28,10 @@ use fuser::{
 use rustix::io::Errno;
 
 use self::entries::{HIDDEN_SIZE, SPLICES_BY_PAGE_CACHE, Sizes, dir, entry, file, kind, list};
-pub(crate) use self::{connection::Connection, drain::Drain};
+pub(crate) use self::{
+    connection::{Connection, resend},
+    drain::Drain,
+};
 use crate::{
     dispatch::{Ask, Dispatcher, Told},
     handles::slice,
@@ -85,7 +88,7 @@ impl ViewFilesystem {
         let reply = |told: Result<Told, Errno>| {
             reply(told.map_err(|errno| fuser::Errno::from_i32(errno.raw_os_error())));
         };
-        self.dispatcher.submit(self.caller(request), ask, Box::new(reply));
+        self.dispatcher.submit(request.unique().0, self.caller(request), ask, Box::new(reply));
     }
 
     fn caller(&self, request: &Request) -> Caller {

@@ -23,7 +23,7 @@ use crate::descriptors::take_inherited;
 /// The device of the connection.
 pub const DEVICE: &str = "cgview-device";
 
-/// The memory of the [`Ledger`](crate::ledger::Ledger).
+/// The file of the [`Ledger`](crate::ledger::Ledger).
 pub const LEDGER: &str = "cgview-ledger";
 
 /// A socket to the keeper. Whoever has it is a worker.
@@ -124,7 +124,13 @@ impl Manager {
     ///
     /// If it cannot be told.
     pub fn store(&self, device: &OwnedFd, ledger: BorrowedFd<'_>) -> io::Result<()> {
-        for (name, descriptor) in [(DEVICE, device.as_fd()), (LEDGER, ledger)] {
+        let kept = [
+            #[cfg(feature = "other-version")]
+            (crate::other_version::LATER, ledger),
+            (DEVICE, device.as_fd()),
+            (LEDGER, ledger),
+        ];
+        for (name, descriptor) in kept {
             let remove = format!("FDSTOREREMOVE=1\nFDNAME={name}\n");
             rustix::net::send(&self.socket, remove.as_bytes(), SendFlags::NOSIGNAL)?;
             let store = format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0\n");

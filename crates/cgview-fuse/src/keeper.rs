@@ -26,6 +26,7 @@ use rustix::{
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 
 use crate::{
+    filesystem::resend,
     handover::{Manager, has_ended},
     mount::Mount,
     pid_file::PidFile,
@@ -35,7 +36,7 @@ use crate::{
     succession::{Listener, Peer, Succession},
 };
 
-/// What the worker is told: to keep its state and to end.
+/// What the worker is told: to end.
 const STOP: &[u8] = b"STOP";
 
 /// The same, but another process is to go on with the connection.
@@ -44,7 +45,14 @@ pub(crate) const DRAIN: &[u8] = b"DRAIN";
 /// How long a worker may take until it serves.
 const START: Duration = Duration::from_secs(30);
 
-/// How long a worker may take to keep its state.
+/// How long a worker that was killed may take to end. A thread of it may be in the midst of a system call that
+/// nothing interrupts, and is nobody to wait for.
+const DYING: Duration = Duration::from_secs(5);
+
+/// How many of those there may be whose end is still looked for.
+const ABANDONED: usize = 16;
+
+/// How long a worker may take to end.
 const STOPPING: Duration = Duration::from_secs(5);
 
 /// How often the file system is asked how it is, at least.
@@ -103,7 +111,7 @@ impl Signals {
 pub struct Custody {
     /// The device of the connection.
     pub device: OwnedFd,
-    /// The memory of the [`Ledger`](crate::ledger::Ledger).
+    /// The file of the [`Ledger`](crate::ledger::Ledger).
     pub ledger: OwnedFd,
     /// Where it is mounted.
     pub mount: Mount,
@@ -131,6 +139,15 @@ struct Worker {
     control: OwnedFd,
     started: Instant,
     ready: Option<Instant>,
+    /// When it was killed.
+    killed: Option<Instant>,
+}
+
+impl Worker {
+    fn kill(&mut self) {
+        self.killed.get_or_insert_with(Instant::now);
+        let _ = kill_process(self.pid, Signal::KILL);
+    }
 }
 
 /// What there is to do next.
@@ -157,6 +174,8 @@ pub struct Keeper {
     program: Program,
     mountpoint: CString,
     worker: Option<Worker>,
+    /// Those that were killed and not waited for.
+    abandoned: [Option<Pid>; ABANDONED],
     /// When the next one is started, while there is none.
     next: Instant,
     told: Told,
@@ -209,6 +228,7 @@ impl Keeper {
             kept_on,
             program: Program::new()?,
             worker: None,
+            abandoned: [None; ABANDONED],
             next: Instant::now(),
             told: Told::default(),
             served: false,
@@ -312,6 +332,7 @@ impl Keeper {
         self.hear_prober();
         if child {
             self.reap_prober();
+            self.reap_abandoned();
             if let Some(status) = self.reap_worker() {
                 return self.worker_ended(status);
             }
@@ -375,7 +396,7 @@ impl Keeper {
         let left: [BorrowedFd<'_>; 3] =
             [self.custody.device.as_fd(), self.custody.ledger.as_fd(), its.as_fd()];
         let pid = self.program.start(self.told, left)?;
-        Ok(Worker { pid, control, started: Instant::now(), ready: None })
+        Ok(Worker { pid, control, started: Instant::now(), ready: None, killed: None })
     }
 
     /// What the worker says is for the service manager, in its words (sd_notify(3)).
@@ -423,14 +444,25 @@ impl Keeper {
 
     /// How the worker ended, if it has.
     fn reap_worker(&mut self) -> Option<WaitStatus> {
-        let pid = self.worker.as_ref()?.pid;
-        let (_, status) = waitpid(Some(pid), CHANGES).ok()??;
+        let worker = self.worker.as_mut()?;
+        let (_, status) = waitpid(Some(worker.pid), CHANGES).ok()??;
         if status.stopped() {
             // Nobody is served by it, and what it has read is for the next one to answer.
-            let _ = kill_process(pid, Signal::KILL);
+            worker.kill();
             return None;
         }
         Some(status)
+    }
+
+    fn reap_abandoned(&mut self) {
+        for abandoned in &mut self.abandoned {
+            let has_ended = |pid: &mut Pid| !matches!(waitpid(Some(*pid), CHANGES), Ok(None));
+            if abandoned.take_if(has_ended).is_some() {
+                // What its last thread took after the next worker had begun is answered by nobody. What is
+                // being answered is answered again, which the kernel leaves aside. Before Linux 6.9 it fails.
+                let _ = resend(&self.custody.device);
+            }
+        }
     }
 
     fn reap_prober(&mut self) {
@@ -452,6 +484,9 @@ impl Keeper {
             return Next::Stop;
         }
         if !self.served {
+            if let Some(signal) = status.terminating_signal() {
+                tracing::error!("the first worker was ended by signal {signal} before it served");
+            }
             return Next::End(End::Failed(status.exit_status().unwrap_or(1)));
         }
         self.told = Told {
@@ -481,13 +516,23 @@ impl Keeper {
 
     /// Replaces a worker that does not answer.
     fn watch(&mut self) {
-        let (Some(worker), Some(silence)) = (&self.worker, self.silence) else { return };
+        let Some(worker) = &mut self.worker else { return };
+        if worker.killed.is_some_and(|killed| killed.elapsed() > DYING) {
+            let place = self.abandoned.iter_mut().find(|place| place.is_none());
+            place.into_iter().for_each(|place| *place = Some(worker.pid));
+            self.worker = None;
+            self.told.before = self.told.before.saturating_add(1);
+            self.told.status = u32::try_from(Signal::KILL.as_raw()).unwrap_or_default();
+            self.next = Instant::now();
+            return;
+        }
+        let Some(silence) = self.silence else { return };
         let patience = if worker.ready.is_some() { silence } else { START.max(silence) };
         let since = if worker.ready.is_some() { self.heard } else { worker.started };
         if since.elapsed() > patience {
             self.heard = Instant::now();
             self.silence = Some((silence * 2).min(LONGEST_SILENCE.max(silence)));
-            let _ = kill_process(worker.pid, Signal::KILL);
+            worker.kill();
         }
     }
 

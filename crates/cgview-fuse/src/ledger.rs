@@ -1,10 +1,12 @@
-//! What must not be forgotten when the process is killed, in memory that outlives it.
+//! What must not be forgotten when processes are killed: a file beside the pid file.
 //!
-//! The memory is a file that has no name (memfd_create(2)) and that whoever keeps the connection holds. A record
-//! is written before the reader is answered that it is about, so what a reader was told is never
-//! unknown to the next process.
+//! Whoever keeps the connection holds it open, and leaves it to whoever goes on with that. If all of them are
+//! gone, and so is the connection, the next start finds it by its name, and carries over what it tells of containers.
+//! A record is written before the reader is answered that it is about, so what a reader was told is never
+//! unknown to the next process. `/run`, where it is, is memory; after another boot, it is left aside.
 //!
-//! The file begins with a page that tells its layout and how the connection was begun. Regions follow, each
+//! The file begins with a page that tells its layout and how the connection was begun, and on which threads note what
+//! they work on ([`fatal`]). Regions follow, each
 //! for the records of one name. A region has two places, and a record is written to the one with the older
 //! of them: whoever is killed while it writes leaves the one before. Each record has a checksum, by which
 //! half a one is known, and a number that counts up, by which the newest of a name is.
@@ -12,14 +14,18 @@
 //! Records are JSON, whose unknown fields are left aside: within a layout, the processes of two versions
 //! understand each other, both ways. What has another layout is not read.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::HashMap,
-    fs::File,
+    fs::{self, File},
     io,
     os::{
         fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
         unix::fs::FileExt as _,
     },
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -30,16 +36,23 @@ use std::{
 
 use parking_lot::Mutex;
 use rustix::{
-    fs::{FlockOperation, MemfdFlags, flock},
+    fs::{FlockOperation, MemfdFlags, Mode, OFlags, flock},
     io::Errno,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{greeting::Greeting, state::checksum};
+use crate::{fatal, greeting::Greeting};
 
 /// The first line is a name, the number of the layout, and the checksum of the second one.
 const NAME: &str = "cgview-ledger";
 const LAYOUT: &str = "1";
+
+fn layout() -> &'static str {
+    #[cfg(feature = "other-version")]
+    return crate::other_version::layout(LAYOUT);
+    #[cfg(not(feature = "other-version"))]
+    LAYOUT
+}
 
 /// Where the regions begin.
 const HEAD: u64 = 4096;
@@ -54,7 +67,7 @@ const RECORD_HEAD: usize = 32;
 /// The smallest place.
 const SMALLEST: u64 = 512;
 
-/// The file grows no further; what finds no room is known from the state file alone, as old as that is.
+/// The file grows no further; what finds no room is not known to the next process.
 const LARGEST: u64 = 512 << 20;
 
 /// What a record is about.
@@ -105,7 +118,7 @@ pub struct Record {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The kernel has no memory for it, or does not give it.
+    /// There is no such file, or no room for it.
     #[error("cannot access the ledger")]
     Io(#[from] io::Error),
     /// It was written by another version, whose layout is another.
@@ -114,15 +127,54 @@ pub enum Error {
     /// Its first page is not as it was written.
     #[error("the ledger is damaged")]
     Damaged,
+    /// It was written before the last boot, whose clock was another.
+    #[error("the ledger is of another boot")]
+    OtherBoot,
 }
 
 /// What the first page tells.
 #[derive(Debug, Deserialize, Serialize)]
 struct Head {
     greeting: Greeting,
+    /// The boot that it is of: `/proc/sys/kernel/random/boot_id`.
+    #[serde(default)]
+    boot: String,
 }
 
-/// The memory, and where each record is.
+impl Head {
+    fn write(&self, file: &File) -> Result<(), Error> {
+        let body = serde_json::to_vec(self).map_err(io::Error::from)?;
+        let mut text = format!("{NAME} {} {:016x}\n", layout(), checksum(&body)).into_bytes();
+        text.extend_from_slice(&body);
+        text.push(b'\n');
+        if text.len() > fatal::START {
+            return Err(io::Error::from(Errno::NOSPC).into());
+        }
+        text.resize(usize::try_from(HEAD).unwrap_or_default(), 0);
+        Ok(file.write_all_at(&text, 0)?)
+    }
+
+    fn read(file: &File) -> Result<Head, Error> {
+        let mut text = vec![0; fatal::START];
+        file.read_exact_at(&mut text, 0)?;
+        let mut lines = text.split(|&byte| byte == b'\n');
+        let (Some(first), Some(body)) = (lines.next(), lines.next()) else {
+            return Err(Error::Layout);
+        };
+        let first = std::str::from_utf8(first).map_err(|_| Error::Layout)?;
+        let sum = first
+            .strip_prefix(NAME)
+            .and_then(|rest| rest.trim_start().strip_prefix(layout()))
+            .and_then(|rest| rest.strip_prefix(' '))
+            .ok_or(Error::Layout)?;
+        if sum != format!("{:016x}", checksum(body)) {
+            return Err(Error::Damaged);
+        }
+        serde_json::from_slice(body).map_err(|_| Error::Damaged)
+    }
+}
+
+/// The file, and where each record is.
 #[derive(Debug)]
 pub struct Ledger {
     file: File,
@@ -161,22 +213,56 @@ impl Region {
 }
 
 impl Ledger {
-    /// A new one, of a connection that was begun by that greeting.
+    /// A new one for a connection that was begun by that greeting, in the place of the file that may be there. What
+    /// that one tells of containers, if it is of the same boot, carries over; what it tells of the connection that is
+    /// gone does not.
     ///
     /// # Errors
     ///
     /// [`Error::Io`].
-    pub fn new(greeting: &Greeting) -> Result<Ledger, Error> {
+    pub fn begin(path: &Path, boot: &str, greeting: &Greeting) -> Result<Ledger, Error> {
+        let next = path.with_extension("ledger.new");
+        match fs::remove_file(&next) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        // Whoever can write it can show containers any CPU time. It is no link, to whatever.
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file =
+            rustix::fs::open(&next, flags, Mode::RUSR | Mode::WUSR).map_err(io::Error::from)?;
+        let ledger = Ledger::with(file.into(), boot, greeting)?;
+        match read_left(path, boot) {
+            Ok(records) => {
+                for Record { kind, name, body } in records {
+                    if matches!(kind, Kind::Cpu | Kind::Load) {
+                        ledger.put(kind, &name, &body)?;
+                    }
+                }
+            }
+            Err(Error::Io(error)) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(Error::OtherBoot) => {}
+            Err(error) => tracing::warn!(
+                "began anew, without what {} tells of containers: {error}",
+                path.display()
+            ),
+        }
+        fs::rename(&next, path)?;
+        Ok(ledger)
+    }
+
+    /// A new one that has no name, and so is known to those alone that it is left to.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub fn in_memory(greeting: &Greeting) -> Result<Ledger, Error> {
         let memory = rustix::fs::memfd_create("cgview-ledger", MemfdFlags::CLOEXEC)
             .map_err(io::Error::from)?;
-        let file = File::from(memory);
-        let head = Head { greeting: greeting.clone() };
-        let body = serde_json::to_vec(&head).map_err(io::Error::from)?;
-        let mut text = format!("{NAME} {LAYOUT} {:016x}\n", checksum(&body)).into_bytes();
-        text.extend_from_slice(&body);
-        text.push(b'\n');
-        text.resize(usize::try_from(HEAD).unwrap_or_default().max(text.len()), 0);
-        file.write_all_at(&text, 0)?;
+        Ledger::with(memory.into(), "", greeting)
+    }
+
+    fn with(file: File, boot: &str, greeting: &Greeting) -> Result<Ledger, Error> {
+        Head { greeting: greeting.clone(), boot: boot.into() }.write(&file)?;
         let regions = Regions { end: HEAD, ..Regions::default() };
         Ok(Ledger { file, regions: Mutex::new(regions), next: AtomicU64::new(1) })
     }
@@ -187,24 +273,7 @@ impl Ledger {
     ///
     /// [`Error`], if it is no ledger.
     pub fn greeting(memory: &OwnedFd) -> Result<Greeting, Error> {
-        let file = File::from(memory.try_clone()?);
-        let mut text = vec![0; usize::try_from(HEAD).unwrap_or_default()];
-        file.read_exact_at(&mut text, 0)?;
-        let mut lines = text.split(|&byte| byte == b'\n');
-        let (Some(first), Some(body)) = (lines.next(), lines.next()) else {
-            return Err(Error::Layout);
-        };
-        let first = std::str::from_utf8(first).map_err(|_| Error::Layout)?;
-        let sum = first
-            .strip_prefix(NAME)
-            .and_then(|rest| rest.trim_start().strip_prefix(LAYOUT))
-            .and_then(|rest| rest.strip_prefix(' '))
-            .ok_or(Error::Layout)?;
-        if sum != format!("{:016x}", checksum(body)) {
-            return Err(Error::Damaged);
-        }
-        let head: Head = serde_json::from_slice(body).map_err(|_| Error::Damaged)?;
-        Ok(head.greeting)
+        Ok(Head::read(&File::from(memory.try_clone()?))?.greeting)
     }
 
     /// One that a process before this one wrote, and what it wrote.
@@ -213,43 +282,9 @@ impl Ledger {
     ///
     /// [`Error`], if it is no ledger.
     pub fn open(memory: OwnedFd) -> Result<(Ledger, Vec<Record>), Error> {
-        Ledger::greeting(&memory)?;
         let file = File::from(memory);
-        let mut regions = Regions { end: HEAD, ..Regions::default() };
-        let mut newest = HashMap::<Name, (u64, Region, Vec<u8>)>::new();
-        let mut next = 1;
-        let length = file.metadata()?.len();
-        while let Some(region) = find_region(&file, regions.end, length) {
-            regions.end = region.end();
-            let first = find_record(&file, region.place(false), region.length);
-            let second = find_record(&file, region.place(true), region.length);
-            let older = first.as_ref().map(|found| found.0) > second.as_ref().map(|found| found.0);
-            let newer = if older { first } else { second };
-            let region = Region { older, ..region };
-            let Some((number, record)) = newer else {
-                regions.free.push(region);
-                continue;
-            };
-            next = next.max(number.saturating_add(1));
-            if record.kind == Kind::Free {
-                regions.free.push(region);
-                continue;
-            }
-            let name = (record.kind, record.name);
-            // It outgrew its region, and the old one was not given back any more.
-            let known = newest.get(&name).is_some_and(|(known, ..)| *known > number);
-            let outdated = if known {
-                Some(region)
-            } else {
-                newest.insert(name, (number, region, record.body)).map(|(_, region, _)| region)
-            };
-            regions.free.extend(outdated);
-        }
-        let mut records = Vec::with_capacity(newest.len());
-        for ((kind, name), (_, region, body)) in newest {
-            records.push(Record { kind, name: name.clone(), body });
-            regions.used.insert((kind, name), Arc::new(Mutex::new(region)));
-        }
+        Head::read(&file)?;
+        let Found { mut regions, records, next } = Found::in_file(&file)?;
         let mut free = std::mem::take(&mut regions.free);
         let ledger = Ledger { file, regions: Mutex::new(regions), next: AtomicU64::new(next) };
         // What is in a free region must not be taken for something later.
@@ -271,16 +306,8 @@ impl Ledger {
         // Opened anew, as a lock belongs to the open file, which all of them share otherwise.
         let path = format!("/proc/self/fd/{}", memory.as_raw_fd());
         let file = File::options().read(true).write(true).open(path)?;
-        let end = Instant::now() + patience;
-        loop {
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(file),
-                Err(Errno::WOULDBLOCK) if Instant::now() < end => {
-                    thread::sleep(Duration::from_millis(2));
-                }
-                Err(errno) => return Err(errno.into()),
-            }
-        }
+        lock(&file, patience)?;
+        Ok(file)
     }
 
     /// What a process before this one wrote of one name.
@@ -370,6 +397,113 @@ impl Ledger {
     }
 }
 
+/// What is in a ledger.
+struct Found {
+    regions: Regions,
+    records: Vec<Record>,
+    /// The number of the next record.
+    next: u64,
+}
+
+impl Found {
+    fn in_file(file: &File) -> io::Result<Found> {
+        let mut regions = Regions { end: HEAD, ..Regions::default() };
+        let mut newest = HashMap::<Name, (u64, Region, Vec<u8>)>::new();
+        let mut next = 1;
+        let length = file.metadata()?.len();
+        while let Some(region) = find_region(file, regions.end, length) {
+            regions.end = region.end();
+            let first = find_record(file, region.place(false), region.length);
+            let second = find_record(file, region.place(true), region.length);
+            let older = first.as_ref().map(|found| found.0) > second.as_ref().map(|found| found.0);
+            let newer = if older { first } else { second };
+            let region = Region { older, ..region };
+            let Some((number, record)) = newer else {
+                regions.free.push(region);
+                continue;
+            };
+            next = next.max(number.saturating_add(1));
+            if record.kind == Kind::Free {
+                regions.free.push(region);
+                continue;
+            }
+            let name = (record.kind, record.name);
+            // It outgrew its region, and the old one was not given back any more.
+            let known = newest.get(&name).is_some_and(|(known, ..)| *known > number);
+            let outdated = if known {
+                Some(region)
+            } else {
+                newest.insert(name, (number, region, record.body)).map(|(_, region, _)| region)
+            };
+            regions.free.extend(outdated);
+        }
+        let mut records = Vec::with_capacity(newest.len());
+        for ((kind, name), (_, region, body)) in newest {
+            records.push(Record { kind, name: name.clone(), body });
+            regions.used.insert((kind, name), Arc::new(Mutex::new(region)));
+        }
+        Ok(Found { regions, records, next })
+    }
+}
+
+/// How long processes that were killed may take to end.
+pub const DYING: Duration = Duration::from_secs(2);
+
+/// What is written in a file of the same boot, once nobody writes to it any more.
+fn read_left(path: &Path, boot: &str) -> Result<Vec<Record>, Error> {
+    read_with(path, boot, |file| {
+        lock(file, DYING).or_else(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => Ok(()),
+            _ => Err(error),
+        })
+    })
+}
+
+/// What is written in a file of the same boot, which somebody else may be writing to.
+///
+/// # Errors
+///
+/// [`Error`].
+pub fn read(path: &Path, boot: &str) -> Result<Vec<Record>, Error> {
+    read_with(path, boot, |_| Ok(()))
+}
+
+fn read_with(
+    path: &Path,
+    boot: &str,
+    wait: impl FnOnce(&File) -> io::Result<()>,
+) -> Result<Vec<Record>, Error> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::empty()).map_err(io::Error::from)?;
+    let file = File::from(file);
+    if Head::read(&file)?.boot != boot {
+        return Err(Error::OtherBoot);
+    }
+    wait(&file)?;
+    Ok(Found::in_file(&file)?.records)
+}
+
+/// Waits until nobody else has the lock.
+fn lock(file: &File, patience: Duration) -> io::Result<()> {
+    let end = Instant::now() + patience;
+    loop {
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
+            Err(Errno::WOULDBLOCK) if Instant::now() < end => {
+                thread::sleep(Duration::from_millis(2));
+            }
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+/// FNV-1a, 64 bits: it is about what was cut off, not about what was forged.
+fn checksum(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum: u64, &byte| {
+        (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
 impl From<Ledger> for OwnedFd {
     fn from(ledger: Ledger) -> OwnedFd {
         ledger.file.into()
@@ -424,128 +558,4 @@ fn find_record(file: &File, start: u64, length: u64) -> Option<(u64, Record)> {
     let (name, body) = whole.get(RECORD_HEAD..)?.split_at_checked(usize::try_from(name).ok()?)?;
     let name = std::str::from_utf8(name).ok()?.into();
     Some((number, Record { kind: Kind::of(kind)?, name, body: body.to_vec() }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn ledger() -> Ledger {
-        Ledger::new(&Greeting { request: vec![1, 2], reply: vec![3] }).unwrap()
-    }
-
-    /// What the next process finds.
-    fn reopen(ledger: &Ledger) -> Vec<(Kind, String, Vec<u8>)> {
-        let (_, records) = Ledger::open(ledger.as_fd().try_clone_to_owned().unwrap()).unwrap();
-        let mut records: Vec<_> = records
-            .into_iter()
-            .map(|record| (record.kind, record.name.to_string(), record.body))
-            .collect();
-        records.sort();
-        records
-    }
-
-    #[test]
-    fn the_next_process_finds_the_newest_of_each_name() {
-        let ledger = ledger();
-        let memory = ledger.as_fd().try_clone_to_owned().unwrap();
-        assert_eq!(Ledger::greeting(&memory).unwrap().request, [1, 2]);
-        assert_eq!(reopen(&ledger), []);
-        for number in 0..5_u8 {
-            ledger.put(Kind::Cpu, "a", &[number]).unwrap();
-            ledger.put(Kind::Load, "a", &[number, number]).unwrap();
-        }
-        // It outgrows its region.
-        ledger.put(Kind::Cpu, "a", &[7; 5000]).unwrap();
-        ledger.put(Kind::Cpu, "b", &[8]).unwrap();
-        ledger.forget(Kind::Cpu, "b").unwrap();
-        assert_eq!(
-            reopen(&ledger),
-            [(Kind::Cpu, "a".to_owned(), vec![7; 5000]), (Kind::Load, "a".to_owned(), vec![4, 4])]
-        );
-    }
-
-    #[test]
-    fn a_record_that_was_half_written_leaves_the_one_before() {
-        let ledger = ledger();
-        ledger.put(Kind::Cpu, "a", b"before").unwrap();
-        ledger.put(Kind::Cpu, "a", b"after").unwrap();
-        let length = ledger.file.metadata().unwrap().len();
-        let mut whole = vec![0; usize::try_from(length).unwrap()];
-        ledger.file.read_exact_at(&mut whole, 0).unwrap();
-        let place = usize::try_from(HEAD + REGION_HEAD as u64 + SMALLEST).unwrap();
-        for byte in place..place + RECORD_HEAD + 6 {
-            let mut damaged = whole.clone();
-            damaged[byte] ^= 0x10;
-            ledger.file.write_all_at(&damaged, 0).unwrap();
-            let found = reopen(&ledger);
-            assert_eq!(found, [(Kind::Cpu, "a".to_owned(), b"before".to_vec())], "{byte}");
-            ledger.file.write_all_at(&whole, 0).unwrap();
-        }
-    }
-
-    #[test]
-    fn another_layout_and_damage_are_seen() {
-        let ledger = ledger();
-        let memory = || ledger.as_fd().try_clone_to_owned().unwrap();
-        ledger.file.write_all_at(b"cgview-ledger 2", 0).unwrap();
-        assert!(matches!(Ledger::open(memory()), Err(Error::Layout)));
-        ledger.file.write_all_at(b"cgview-ledger 1", 0).unwrap();
-        Ledger::open(memory()).unwrap();
-        ledger.file.write_all_at(b"x", 40).unwrap();
-        assert!(matches!(Ledger::open(memory()), Err(Error::Damaged)));
-        ledger.file.set_len(10).unwrap();
-        assert!(matches!(Ledger::open(memory()), Err(Error::Io(_))));
-    }
-
-    #[test]
-    fn one_process_waits_for_the_other() {
-        let ledger = ledger();
-        let memory = ledger.as_fd().try_clone_to_owned().unwrap();
-        let first = Ledger::wait_for_predecessor(&memory, Duration::ZERO).unwrap();
-        assert!(Ledger::wait_for_predecessor(&memory, Duration::from_millis(5)).is_err());
-        let gone = thread::spawn(move || {
-            thread::sleep(Duration::from_millis(20));
-            drop(first);
-        });
-        Ledger::wait_for_predecessor(&memory, Duration::from_secs(60)).unwrap();
-        gone.join().unwrap();
-    }
-
-    #[test]
-    fn what_is_forgotten_makes_room() {
-        let ledger = ledger();
-        for _ in 0..100 {
-            ledger.put(Kind::Cpu, "a", &[1; 600]).unwrap();
-            ledger.forget(Kind::Cpu, "a").unwrap();
-        }
-        assert!(ledger.file.metadata().unwrap().len() < 3 * 4096);
-    }
-
-    proptest! {
-        /// Against a map, with a process that ends in between.
-        #[test]
-        fn it_is_a_map(steps: Vec<(u8, u8, u16, bool)>) {
-            let mut ledger = ledger();
-            let mut model = std::collections::BTreeMap::new();
-            for (step, name, length, reopened) in steps {
-                let name = (name % 5).to_string();
-                let length = usize::from(length % 3000);
-                if step % 4 == 0 {
-                    ledger.forget(Kind::Cpu, &name).unwrap();
-                    model.remove(&name);
-                } else {
-                    ledger.put(Kind::Cpu, &name, &vec![step; length]).unwrap();
-                    model.insert(name, vec![step; length]);
-                }
-                if reopened {
-                    ledger = Ledger::open(ledger.as_fd().try_clone_to_owned().unwrap()).unwrap().0;
-                }
-            }
-            let expected: Vec<_> =
-                model.into_iter().map(|(name, body)| (Kind::Cpu, name, body)).collect();
-            prop_assert_eq!(reopen(&ledger), expected);
-        }
-    }
 }

@@ -12,6 +12,7 @@ mod cache;
 pub mod confine;
 mod descriptors;
 pub mod dispatch;
+pub mod fatal;
 mod filesystem;
 pub mod greeting;
 pub mod handles;
@@ -22,6 +23,8 @@ pub mod ledger;
 pub mod logging;
 pub mod metrics;
 pub mod mount;
+#[cfg(feature = "other-version")]
+mod other_version;
 pub mod pid_file;
 pub mod service;
 pub mod session;

@@ -160,6 +160,12 @@ impl Mount {
         &self.path
     }
 
+    /// Ends its connection, also for whoever waits for an answer and for files that are bound elsewhere.
+    pub fn abort(&self) {
+        // It may say that the mount is in use, but only after that (`fuse_umount_begin()`).
+        let _ = unmount(&self.path, UnmountFlags::FORCE);
+    }
+
     /// Unmounts it, at once if files are open in it: who holds them open keeps them. Does nothing if
     /// it is not there any more.
     ///

@@ -167,7 +167,7 @@ pub fn serve_in_background(mountpoint: &Path, settings: &Settings) -> Result<Gua
         service = service.with_triggers()?;
     }
     let service = Arc::new(service);
-    let upkeep = Upkeep::start(Arc::clone(&service), None)?;
+    let upkeep = Upkeep::start(Arc::clone(&service))?;
     let options = mount::Options { writable: settings.psi_triggers, ..mount::Options::default() };
     let (connection, mount) = Mount::new(mountpoint, &options)?;
     let session = Session::greet(&connection).and_then(|greeting| {

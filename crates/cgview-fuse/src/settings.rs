@@ -23,7 +23,7 @@ pub struct Settings {
     pub threads: usize,
     /// The root below which the host's `proc` and `sys` are.
     pub host_root: PathBuf,
-    /// Where the pid file, the state and the metrics socket are.
+    /// Where the pid file, the ledger and the sockets are.
     pub runtime_dir: PathBuf,
     /// The pid file, if not `cgview-fuse.pid` of the runtime directory.
     pub pid_file: Option<PathBuf>,
@@ -221,11 +221,10 @@ impl Settings {
         self.pid_file.clone().unwrap_or_else(|| self.runtime_dir.join("cgview-fuse.pid"))
     }
 
-    /// The file that the state of containers is kept in over a restart: beside the pid file, whose lock it
-    /// is under.
+    /// The file of the [`Ledger`](crate::ledger::Ledger): beside the pid file, under whose lock it is made.
     #[must_use]
-    pub fn state_file(&self) -> PathBuf {
-        self.pid_file().with_extension("state")
+    pub fn ledger_file(&self) -> PathBuf {
+        self.pid_file().with_extension("ledger")
     }
 
     /// The socket where the keeper can be asked to hand over to another one: beside the pid file, too.

@@ -102,9 +102,20 @@ impl Peer {
         ledger: BorrowedFd<'_>,
         lock: BorrowedFd<'_>,
     ) -> bool {
+        #[cfg(not(feature = "other-version"))]
         const NAMES: &[u8] = b"cgview-handover 1\ncgview-device:cgview-ledger:cgview-pid-file";
+        #[cfg(feature = "other-version")]
+        const NAMES: &[u8] =
+            b"cgview-handover 1\ncgview-later:cgview-device:cgview-ledger:cgview-pid-file";
+        let left = [
+            #[cfg(feature = "other-version")]
+            ledger,
+            device,
+            ledger,
+            lock,
+        ];
         let mut message = [0_u8; 64];
-        send_with(&self.socket, NAMES, &[device, ledger, lock]).is_ok()
+        send_with(&self.socket, NAMES, &left).is_ok()
             && wait(&self.socket, STARTING)
             && rustix::net::recv(&self.socket, &mut message, RecvFlags::DONTWAIT)
                 .is_ok_and(|(length, _)| message.get(..length) == Some(SERVING))

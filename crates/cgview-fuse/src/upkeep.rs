@@ -1,8 +1,6 @@
-//! What no reader waits for: one thread that steps load averages, forgets who is gone, and keeps the state
-//! file up to date.
+//! What no reader waits for: one thread that steps load averages, and forgets who is gone.
 
 use std::{
-    path::PathBuf,
     sync::{
         Arc,
         mpsc::{self, RecvTimeoutError},
@@ -50,17 +48,16 @@ pub struct Upkeep {
 }
 
 impl Upkeep {
-    /// Starts it. The state is kept in `state_file`, if there is one.
+    /// Starts it.
     ///
     /// # Errors
     ///
     /// If the kernel gives no thread.
-    pub fn start(service: Arc<Service>, state_file: Option<PathBuf>) -> std::io::Result<Upkeep> {
+    pub fn start(service: Arc<Service>) -> std::io::Result<Upkeep> {
         let (stop, stopped) = mpsc::channel();
         let thread = thread::Builder::new().name("upkeep".into()).spawn(move || {
             let mut next = Instant::now() + PERIOD;
             let mut swept = Instant::now();
-            let mut failing = false;
             let mut stepping: Vec<JoinHandle<()>> = Vec::new();
             while stopped.recv_timeout(next.saturating_duration_since(Instant::now()))
                 == Err(RecvTimeoutError::Timeout)
@@ -75,12 +72,6 @@ impl Upkeep {
                     service.sweep();
                     swept = Instant::now();
                 }
-                let Some(path) = &state_file else { continue };
-                let saved = service.save_changes_to(path);
-                if let (Err(error), false) = (&saved, failing) {
-                    tracing::warn!("cannot keep the state in {}: {error}", path.display());
-                }
-                failing = saved.is_err();
             }
         })?;
         Ok(Upkeep { stop: Some(stop), thread: Some(thread) })

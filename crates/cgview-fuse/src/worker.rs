@@ -2,7 +2,6 @@
 
 use std::{
     fs::File,
-    io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::{
@@ -17,17 +16,16 @@ use anyhow::{Context as _, Result, bail};
 use cgview_fuse::{
     Service,
     arguments::Arguments,
-    confine,
+    confine, fatal,
     handover::{Inherited, Manager},
     keeper::Custody,
     kept::{self, Line},
-    ledger::Ledger,
+    ledger::{DYING, Ledger},
     logging,
     metrics::Server,
     mount::Mount,
     session::Session,
     settings::Settings,
-    state,
     upkeep::Upkeep,
 };
 use cgview_host::{Host, Layout, deputy};
@@ -43,9 +41,6 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 /// How long the answers to requests that were read are waited for, when another process is to go on.
 const DRAINING: Duration = Duration::from_secs(2);
-
-/// How long a process that was killed may take to end.
-const DYING: Duration = Duration::from_secs(2);
 
 /// Takes signals from now on: before there is a mount, so that none of them leaves it behind.
 pub(crate) fn signals() -> Result<Signals> {
@@ -155,7 +150,6 @@ struct Running {
     upkeep: Upkeep,
     _metrics: Option<Server>,
     session: Session,
-    state_file: PathBuf,
     /// What the next process waits for.
     _turn: Option<File>,
 }
@@ -168,6 +162,7 @@ impl Running {
         voice: &Voice,
     ) -> Result<Running> {
         raise_descriptor_limit();
+        fatal::mark_crashes();
         let host = open_host(&settings.host_root)?;
         tracing::info!("cgroup hierarchies are laid out as {}", host.layout());
         if !host.shares_pids() {
@@ -189,9 +184,6 @@ impl Running {
             service = service.with_triggers().context("cannot take triggers on pressure files")?;
         }
         let service = Arc::new(service);
-        let state_file = settings.state_file();
-        restore(&service, &state_file);
-        // Newer than the file.
         service.restore_records(records);
         service.keep_config(settings.config.as_deref());
         let metrics = match serve_metrics(settings, &service) {
@@ -202,17 +194,17 @@ impl Running {
             }
             served => served?,
         };
-        let upkeep = Upkeep::start(Arc::clone(&service), Some(state_file.clone()))
-            .context("cannot start the upkeep")?;
+        let upkeep = Upkeep::start(Arc::clone(&service)).context("cannot start the upkeep")?;
         let Start { device, mountpoint, .. } = start;
         // The session ends by itself when somebody else unmounts; then there is nothing left to wait for.
         let threads = settings.threads;
         let session =
             Session::start(Arc::clone(&service), device, &greeting, threads, closes(signals))
                 .context("cannot serve the mount")?;
-        tracing::info!("serving {} with {} threads", mountpoint.display(), settings.threads);
+        // First to the keeper: whoever reads the log may kill this process at once.
         voice.tell(&[NotifyState::Ready, NotifyState::Status("serving")]);
-        Ok(Running { service, upkeep, _metrics: metrics, session, state_file, _turn: turn })
+        tracing::info!("serving {} with {} threads", mountpoint.display(), settings.threads);
+        Ok(Running { service, upkeep, _metrics: metrics, session, _turn: turn })
     }
 
     fn has_ended(&self) -> bool {
@@ -267,9 +259,9 @@ impl Running {
         }
     }
 
-    /// Keeps the state, after unmounting what is to be unmounted.
+    /// Ends, after unmounting what is to be unmounted.
     fn finish(self, mount: Option<&Mount>) -> Result<()> {
-        let Running { service, upkeep, _metrics, session, state_file, _turn } = self;
+        let Running { service: _service, upkeep, _metrics, session, _turn } = self;
         drop(upkeep);
         if let Some(mount) = mount {
             unmount(mount);
@@ -277,9 +269,6 @@ impl Running {
             while !session.has_ended() && Instant::now() < end {
                 thread::sleep(Duration::from_millis(2));
             }
-        }
-        if let Err(error) = service.save_to(&state_file) {
-            tracing::warn!("cannot keep the state in {}: {error}", state_file.display());
         }
         if session.has_ended() {
             // It may have ended for another reason than the unmount.
@@ -320,16 +309,6 @@ fn raise_descriptor_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     // With fewer, files are opened more often.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
-}
-
-fn restore(service: &Service, path: &Path) {
-    match service.restore_from(path) {
-        Ok(()) => tracing::debug!("took over the state in {}", path.display()),
-        Err(state::Error::Io(error)) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => {
-            tracing::warn!("began anew, without the state in {}: {error}", path.display());
-        }
-    }
 }
 
 fn serve_metrics(settings: &Settings, service: &Arc<Service>) -> Result<Option<Server>> {

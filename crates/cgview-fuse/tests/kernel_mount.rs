@@ -47,7 +47,7 @@ fn term_and_int_unmount_and_leave_nothing_but_the_state() {
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
         left.sort();
-        assert_eq!(left, ["cgview-fuse.state", "log", "mnt"]);
+        assert_eq!(left, ["cgview-fuse.ledger", "log", "mnt"]);
     }
 }
 

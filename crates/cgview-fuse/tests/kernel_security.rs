@@ -440,7 +440,7 @@ fn links_in_the_runtime_directory_lead_nowhere() {
     let elsewhere = tempfile::tempdir().unwrap();
     let precious = elsewhere.path().join("precious");
     for name in
-        ["cgview-fuse.state", "cgview-fuse.state.new", "cgview-fuse.pid", "cgview-fuse.sock"]
+        ["cgview-fuse.ledger", "cgview-fuse.ledger.new", "cgview-fuse.pid", "cgview-fuse.sock"]
     {
         fs::write(&precious, "kept").unwrap();
         let dirs = Dirs::new();
@@ -463,14 +463,14 @@ fn links_in_the_runtime_directory_lead_nowhere() {
 }
 
 #[test]
-fn a_hostile_state_is_left_aside() {
+fn a_hostile_ledger_is_left_aside() {
     if !is_root() || !Daemon::is_possible() {
         return;
     }
     let dirs = Dirs::new();
-    let mut junk = b"cgview-state 1 ".to_vec();
+    let mut junk = b"cgview-ledger 1 ".to_vec();
     junk.extend((0..100_000_u32).flat_map(u32::to_le_bytes));
-    fs::write(dirs.path("cgview-fuse.state"), &junk).unwrap();
+    fs::write(dirs.path("cgview-fuse.ledger"), &junk).unwrap();
     let daemon = Daemon::start_in(dirs, &[]);
     assert!(daemon.log().contains("began anew"), "{}", daemon.log());
     is_well(&daemon);

@@ -548,6 +548,38 @@ fn a_service_manager_keeps_the_connection_over_a_restart() {
     }
 }
 
+#[test]
+fn a_connection_with_a_ledger_of_another_layout_is_begun_anew() {
+    if !Daemon::is_possible() {
+        return;
+    }
+    let dirs = daemon::Dirs::new();
+    let mut manager = FakeManager::new(dirs.runtime());
+    let command = manager.command(&dirs, &[]);
+    let daemon = Daemon::run(dirs, command);
+    manager.hear();
+    let open = File::open(daemon.path("proc/meminfo")).unwrap();
+    let (_, dirs) = daemon.end(Signal::KILL);
+    let ledger = File::from(manager.ledger.as_ref().unwrap().try_clone().unwrap());
+    ledger.write_all_at(b"cgview-ledger 2 ", 0).unwrap();
+    let command = manager.command(&dirs, &[]);
+    let daemon = Daemon::run(dirs, command);
+    let log = daemon.log();
+    assert!(log.contains("left aside a connection that was handed over: "), "{log}");
+    assert!(fs::read_to_string(daemon.path("proc/meminfo")).unwrap().starts_with("MemTotal:"));
+    // It keeps the new one, and the old one ends.
+    manager.hear();
+    eventually("the old connection has ended", || {
+        let read = open.read_at(&mut [0; 64], 0);
+        read.is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN))
+    });
+    let (_, dirs) = daemon.end(Signal::KILL);
+    let command = manager.command(&dirs, &[]);
+    let daemon = Daemon::run(dirs, command);
+    assert_eq!(daemon.log().matches("left aside").count(), 1, "{}", daemon.log());
+    daemon.signal(Signal::INT);
+}
+
 /// As the unit's `ExecStop=` does it, where the connection is not kept over a stop.
 #[test]
 fn int_ends_a_connection_that_a_service_manager_keeps() {

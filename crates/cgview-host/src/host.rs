@@ -53,6 +53,17 @@ pub struct Host {
     pub(crate) page_sizes: OnceLock<Arc<[PageSize]>>,
 }
 
+/// What the boot of the host at `root` is known by; of a captured one, mostly nothing.
+#[must_use]
+pub fn boot_id(root: &Path) -> String {
+    let mut text = Vec::new();
+    let read = |root: Root| root.read("/proc/sys/kernel/random/boot_id", &mut text).ok();
+    if Root::open(root).ok().and_then(read).is_none() {
+        return String::new();
+    }
+    String::from_utf8_lossy(&text).trim().to_owned()
+}
+
 impl Host {
     /// The machine that this process runs on.
     ///

@@ -36,7 +36,7 @@ pub use caller::{Caller, KeptCaller};
 pub use container::{Container, ContainerId};
 pub use error::{Error, Result};
 pub use hierarchy::{Hierarchy, Layout};
-pub use host::Host;
+pub use host::{Host, boot_id};
 pub use running::{Running, Standing, is_at_or_below};
 pub use tasks::TASK_BUDGET;
 pub use watch::CgroupWatch;

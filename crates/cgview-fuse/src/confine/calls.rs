@@ -69,14 +69,14 @@ const fn bits(flags: i32) -> u64 {
 
 /// What the threads of the service may call, with any arguments.
 const SERVICE: &[c_long] = &[
-    // Files: of the host, the state, the pid file.
+    // Files: of the host, the ledger, the pid file.
     libc::SYS_openat,     // opens all of them; Landlock says which
     libc::SYS_openat2,    // opens those below --host-root, without a way out
     libc::SYS_close,      // closes them
     libc::SYS_read,       // requests of the kernel, files, signals from the handler's pipe
     libc::SYS_pread64,    // host files that are kept open
     libc::SYS_readv,      // where the standard library reads into parts
-    libc::SYS_write,      // log, state, triggers, and short answers to the kernel
+    libc::SYS_write,      // log, triggers, and short answers to the kernel
     libc::SYS_pwrite64,   // the ledger
     libc::SYS_writev,     // answers to the kernel: a header, and the text
     libc::SYS_lseek,      // pid file; standard library, for the size of a file
@@ -92,7 +92,6 @@ const SERVICE: &[c_long] = &[
     libc::SYS_fcntl,      // duplicates descriptors; O_CLOEXEC
     libc::SYS_ftruncate,  // pid file
     libc::SYS_flock,      // pid file
-    libc::SYS_renameat2,  // state file: the new one in place of the old
     libc::SYS_unlinkat,   // pid file and socket at the end
     libc::SYS_fchmodat,   // the socket's mode
     libc::SYS_mkdirat,    // the runtime directory, should it have been removed
@@ -166,8 +165,6 @@ const LEGACY: &[c_long] = &[
     libc::SYS_lstat,      // musl
     libc::SYS_access,     // musl
     libc::SYS_readlink,   // a panic asks for its program
-    libc::SYS_rename,     // glibc and musl
-    libc::SYS_renameat,   // rustix
     libc::SYS_unlink,     // glibc and musl
     libc::SYS_mkdir,      // glibc and musl
     libc::SYS_chmod,      // glibc and musl
@@ -176,10 +173,7 @@ const LEGACY: &[c_long] = &[
     libc::SYS_dup2,       // musl
     libc::SYS_pipe,       // musl
 ];
-/// `renameat`, as which glibc renames on 64-bit ARM; the libc crate has no name for it there.
-#[cfg(target_arch = "aarch64")]
-const LEGACY: &[c_long] = &[38];
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+#[cfg(not(target_arch = "x86_64"))]
 const LEGACY: &[c_long] = &[];
 
 /// What the threads of the service may call with some arguments.

@@ -17,7 +17,7 @@ use crate::settings::Settings;
 const KNOWN: ABI = ABI::V6;
 
 /// Limits this thread, and those that it starts, to reading `/proc`, `/sys` and the cgroup hierarchies, and to
-/// writing in the directory of the pid file, the state and the socket.
+/// writing in the directory of the pid file and the sockets.
 pub(super) fn limit(settings: &Settings, host: &Host) -> Result<String, String> {
     match restrict(settings, host).map_err(|error| format!("Landlock: {error}"))? {
         RulesetStatus::FullyEnforced => Ok("files by Landlock".into()),

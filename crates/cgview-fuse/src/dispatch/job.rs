@@ -11,7 +11,10 @@ use cgview_host::ContainerId;
 use parking_lot::Mutex;
 use rustix::io::Errno;
 
-use crate::service::{Caller, Error, Service};
+use crate::{
+    metrics::Outcome,
+    service::{Caller, Error, Service},
+};
 
 /// What may be asked that takes the kernel to answer.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -71,6 +74,7 @@ pub type Reply = Box<dyn FnOnce(Result<Told, Errno>) + Send>;
 
 /// A request. It is answered once, by whoever is first.
 pub(super) struct Job {
+    number: u64,
     caller: Caller,
     ask: Ask,
     came: Instant,
@@ -79,9 +83,14 @@ pub(super) struct Job {
 }
 
 impl Job {
-    pub(super) fn new(caller: Caller, ask: Ask, reply: Reply) -> Job {
+    pub(super) fn new(number: u64, caller: Caller, ask: Ask, reply: Reply) -> Job {
         let reply = Mutex::new(Some(reply));
-        Job { caller, ask, came: Instant::now(), who: OnceLock::new(), reply }
+        Job { number, caller, ask, came: Instant::now(), who: OnceLock::new(), reply }
+    }
+
+    /// What the connection knows it by.
+    pub(super) fn number(&self) -> u64 {
+        self.number
     }
 
     pub(super) fn came(&self) -> Instant {
@@ -160,8 +169,23 @@ impl Job {
         is_known || is_last
     }
 
+    /// Answers it with an error, as so many processes have ended while they worked on it.
+    pub(super) fn refuse(&self, service: &Service, deaths: u64) {
+        let what = match &self.ask {
+            Ask::Read { file, .. } | Ask::Write { file, .. } => Entry::File(*file).path(),
+            Ask::Lookup { dir, .. } | Ask::List { dir } => Entry::Dir(*dir).path(),
+            Ask::Release { .. } => "an open file".into(),
+        };
+        service.metrics().error("fatal", Outcome::Fail);
+        tracing::error!(
+            "cannot answer a request for {what}: {deaths} workers crashed at it; the reader got an error"
+        );
+        self.tell(service, Err(Errno::IO));
+    }
+
     fn tell(&self, service: &Service, told: Result<Told, Errno>) {
         let Some(reply) = self.reply.lock().take() else { return };
+        service.acquit(self.number);
         let _ = guarded(service, || {
             // Later reads go on with the text that this one got, and no other.
             let held = match (&self.ask, &told) {

@@ -120,11 +120,15 @@ impl Dispatcher {
         Ok(Dispatcher(inner))
     }
 
-    /// Has a request answered: mostly before this returns, but perhaps later and by another thread.
-    pub fn submit(&self, caller: Caller, ask: Ask, reply: Reply) {
+    /// Has a request answered: mostly before this returns, but perhaps later and by another thread. `number` is
+    /// what the connection knows it by.
+    pub fn submit(&self, number: u64, caller: Caller, ask: Ask, reply: Reply) {
         let inner = &self.0;
+        if let Some(deaths) = inner.service.is_fatal(number) {
+            return Job::new(number, caller, ask, reply).refuse(&inner.service, deaths);
+        }
         let whose = inner.service.whose(caller.tid);
-        let job = Arc::new(Job::new(caller, ask, reply));
+        let job = Arc::new(Job::new(number, caller, ask, reply));
         let came = job.came();
         let (arrival, parked, worker) = {
             let mut state = inner.lanes.lock();
@@ -200,6 +204,7 @@ impl Inner {
             let state = self.lanes.lock();
             (state.lanes.job(&ticket)?, state.lanes.is_known(&ticket))
         };
+        let _noted = self.service.note(job.number());
         let mut ticket = ticket;
         if let Some(whose) = (!is_known).then(|| job.identify(&self.service)).flatten() {
             let found = self.lanes.lock().lanes.found(ticket, whose);

@@ -51,7 +51,7 @@ impl Bench {
         thread::spawn(move || {
             let ask = Ask::Read { file, handle: 1, offset: 0 };
             let reply = Box::new(move |told| tell.send(told).unwrap());
-            dispatcher.submit(Caller { tid, uid: 0 }, ask, reply);
+            dispatcher.submit(0, Caller { tid, uid: 0 }, ask, reply);
         });
         told
     }
@@ -185,7 +185,7 @@ fn a_flood_is_overtaken() {
                         told.unwrap();
                         let _ = tell.send(());
                     });
-                    bench.dispatcher.submit(caller, ask, reply);
+                    bench.dispatcher.submit(0, caller, ask, reply);
                 }
             });
         }

@@ -94,7 +94,7 @@ impl Connection {
 /// # Errors
 ///
 /// `EINVAL` on a kernel that does not know this.
-fn resend(device: &OwnedFd) -> Result<(), Errno> {
+pub(crate) fn resend(device: &OwnedFd) -> Result<(), Errno> {
     /// `FUSE_NOTIFY_RESEND` of linux/fuse.h.
     const RESEND: i32 = 7;
     /// `struct fuse_out_header`, and nothing else.

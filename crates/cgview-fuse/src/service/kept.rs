@@ -1,12 +1,21 @@
 //! What the next process is to know, written down as it happens: see [`Ledger`].
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    os::fd::AsFd as _,
+    sync::{Arc, atomic::Ordering},
+};
 
 use cgview_core::{Usec, cpu_view::CpuView};
 use serde::{Deserialize, Serialize};
 
+#[cfg(not(feature = "other-version"))]
+use serde_json::to_vec as encode;
+
 use super::Service;
+#[cfg(feature = "other-version")]
+use crate::other_version::encode;
 use crate::{
+    fatal::{Noted, Notes},
     ledger::{CONFIG, Kind, Ledger, OFF, Record},
     state::{SavedLoad, States},
     tenant::Tenant,
@@ -35,7 +44,28 @@ impl Service {
     /// The same, writing to `ledger` what readers are told and must not be told otherwise later.
     #[must_use]
     pub fn with_ledger(self, ledger: Arc<Ledger>) -> Service {
-        Service { ledger: Some(ledger), ..self }
+        let notes = Notes::take_up(ledger.as_fd());
+        let notes = notes.inspect_err(|error| {
+            tracing::warn!("cannot note which requests are worked on: {error}");
+        });
+        Service { notes: notes.ok(), ledger: Some(ledger), ..self }
+    }
+
+    /// Notes that the calling thread works on a request, until what is returned is dropped.
+    pub(crate) fn note(&self, request: u64) -> Option<Noted> {
+        self.notes.as_ref().map(|notes| notes.note(request))
+    }
+
+    /// How many processes a request has ended, if it is not to be tried again.
+    pub(crate) fn is_fatal(&self, request: u64) -> Option<u64> {
+        self.notes.as_ref()?.is_fatal(request)
+    }
+
+    /// Forgets that a request has ended processes: it is answered.
+    pub(crate) fn acquit(&self, request: u64) {
+        if let Some(notes) = &self.notes {
+            notes.acquit(request);
+        }
     }
 
     /// Takes over what a process before this one wrote, up to its last answer.
@@ -152,16 +182,15 @@ impl Service {
 
     fn keep(&self, kind: Kind, tenant: &Tenant, record: &impl Serialize) {
         let Some(ledger) = &self.ledger else { return };
-        let written = serde_json::to_vec(record)
+        let written = encode(record)
             .map_err(std::io::Error::from)
             .and_then(|body| ledger.put(kind, tenant.container().id().as_str(), &body));
-        // The state file has it, if later.
         if let Err(error) = written
             && let Some(more) = self.unkept.pass(kind)
         {
             tracing::warn!(
                 "cannot write down what containers are told, {more} times before: {error}; after a crash, \
-                 they may be told what was so some seconds earlier"
+                 they may be told what was so before"
             );
         }
     }

@@ -28,12 +28,13 @@ use rustix::io::Errno;
 
 use crate::{
     cache::{Callers, HostTexts},
+    fatal::Notes,
     handles::{Handles, Held},
     ledger::{Kind, Ledger},
     logging::RateLimit,
     metrics::Metrics,
     settings::{OnError, ViewSettings},
-    state::{self, States},
+    state::States,
     tenant::Tenants,
     triggers::Triggers,
 };
@@ -141,8 +142,6 @@ pub struct Service {
     settings: RwLock<ViewSettings>,
     /// Whether containers see the host's files for the time being.
     off: AtomicBool,
-    /// Whether there is more to save than there was when it was saved last.
-    changed: AtomicBool,
     callers: Callers,
     texts: HostTexts,
     tenants: Tenants,
@@ -150,10 +149,11 @@ pub struct Service {
     triggers: Option<Triggers>,
     metrics: Metrics,
     warnings: RateLimit<(&'static str, File)>,
-    #[cfg(test)]
+    #[cfg(any(test, feature = "other-version"))]
     pub(crate) fault: parking_lot::Mutex<Option<fn(File)>>,
     /// What outlives this process at every moment.
     ledger: Option<Arc<Ledger>>,
+    notes: Option<Notes>,
     unkept: RateLimit<Kind>,
     /// The handles whose texts are in the ledger.
     texts_kept: parking_lot::Mutex<std::collections::HashSet<u64>>,
@@ -182,7 +182,6 @@ impl Service {
             host,
             settings: RwLock::new(settings),
             off: AtomicBool::new(false),
-            changed: AtomicBool::new(false),
             callers: Callers::default(),
             texts: HostTexts::default(),
             tenants: Tenants::default(),
@@ -190,9 +189,12 @@ impl Service {
             triggers: None,
             metrics: Metrics::default(),
             warnings: RateLimit::new(WARNING_INTERVAL),
-            #[cfg(test)]
+            #[cfg(all(test, not(feature = "other-version")))]
             fault: parking_lot::Mutex::default(),
+            #[cfg(feature = "other-version")]
+            fault: parking_lot::Mutex::new(crate::other_version::fault()),
             ledger: None,
+            notes: None,
             unkept: RateLimit::new(WARNING_INTERVAL),
             texts_kept: parking_lot::Mutex::default(),
         }
@@ -256,45 +258,6 @@ impl Service {
         }
     }
 
-    /// What the boot of this host is known by; of a captured one, nothing.
-    #[must_use]
-    pub fn boot(&self) -> String {
-        let mut text = Vec::new();
-        let read = self.host.read("/proc/sys/kernel/random/boot_id", &mut text);
-        read.map(|()| String::from_utf8_lossy(&text).trim().to_owned()).unwrap_or_default()
-    }
-
-    /// Writes the state to a file, if it is not as it was the last time.
-    ///
-    /// # Errors
-    ///
-    /// [`state::Error::Io`]; it is tried again then.
-    pub fn save_changes_to(&self, path: &std::path::Path) -> Result<(), state::Error> {
-        if !self.changed.swap(false, Ordering::Relaxed) {
-            return Ok(());
-        }
-        self.save_to(path).inspect_err(|_| self.changed.store(true, Ordering::Relaxed))
-    }
-
-    /// Writes the state to a file.
-    ///
-    /// # Errors
-    ///
-    /// [`state::Error::Io`].
-    pub fn save_to(&self, path: &std::path::Path) -> Result<(), state::Error> {
-        state::save(path, &self.boot(), &self.save())
-    }
-
-    /// Takes over the state in a file.
-    ///
-    /// # Errors
-    ///
-    /// [`state::Error`], if there is none that can be used.
-    pub fn restore_from(&self, path: &std::path::Path) -> Result<(), state::Error> {
-        self.restore(state::load(path, &self.boot())?);
-        Ok(())
-    }
-
     /// Forgets what nobody asks for any more.
     pub fn sweep(&self) {
         self.callers.sweep(CALLER_IDLE);
@@ -343,7 +306,6 @@ impl Service {
         let count = watched.len();
         let settings = ViewSettings { on_error: OnError::Fail, ..*self.settings.read() };
         let loadavg = File::Proc(ProcFile::Loadavg);
-        self.changed.fetch_or(count > 0, Ordering::Relaxed);
         // Those that were left out the last time have waited longest.
         watched.sort_by_cached_key(|tenant| tenant.load_stepped());
         for tenant in watched {
