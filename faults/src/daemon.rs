@@ -41,12 +41,28 @@ pub fn command() -> Command {
     Command::new(built("cgview"))
 }
 
+/// Another version of the program under test, as `ci/test` builds it: it writes and hands over more than this one
+/// knows, and crashes if told so. If there is none, says that the test is skipped.
+#[must_use]
+pub fn other_program() -> Option<PathBuf> {
+    let path = beside_tests("cgview-fuse-other");
+    if !path.exists() {
+        skip("needs cgview-fuse-other beside cgview-fuse, which ci/other-version builds");
+        return None;
+    }
+    Some(path)
+}
+
 fn built(name: &str) -> PathBuf {
+    let path = beside_tests(name);
+    assert!(path.exists(), "cannot find {name}: run `cargo build --workspace` first");
+    path
+}
+
+fn beside_tests(name: &str) -> PathBuf {
     let test = env::current_exe().unwrap();
     // target/debug/deps/TEST
-    let path = test.ancestors().nth(2).unwrap().join(name);
-    let path = path.exists().then_some(path);
-    path.unwrap_or_else(|| panic!("cannot find {name}: run `cargo build --workspace` first"))
+    test.ancestors().nth(2).unwrap().join(name)
 }
 
 /// Whether the kernel is of this version or later.
@@ -148,8 +164,20 @@ impl Daemon {
     /// Starts a program as a daemon, in directories that it may find in use.
     #[must_use]
     pub fn start_in(cgroup: Cgroup, dirs: Arc<Dirs>, program: &Path, arguments: &[&str]) -> Daemon {
+        Daemon::start_with(cgroup, dirs, program, arguments, &[])
+    }
+
+    /// The same with variables in its environment.
+    #[must_use]
+    pub fn start_with(
+        cgroup: Cgroup,
+        dirs: Arc<Dirs>,
+        program: &Path,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Daemon {
         let begun = fs::metadata(dirs.path("log")).map_or(0, |log| log.len());
-        let child = spawn(&cgroup, &dirs, program, arguments);
+        let child = spawn(&cgroup, &dirs, program, arguments, variables);
         let mut daemon = Daemon { child, cgroup, dirs };
         eventually("the daemon serves", || {
             let ended = daemon.child.try_wait().unwrap();
@@ -253,6 +281,22 @@ impl Daemon {
         new
     }
 
+    /// Starts a program that is to take the mount over and refuses to, and waits until it has ended. Returns what
+    /// was said meanwhile.
+    #[must_use]
+    pub fn fail_to_replace(
+        &self,
+        program: &Path,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> String {
+        let begun = self.log().len();
+        let mut child = spawn(&self.cgroup, &self.dirs, program, arguments, variables);
+        eventually("the other one gives up", || child.try_wait().unwrap().is_some());
+        assert!(!child.wait().unwrap().success());
+        self.log().get(begun..).unwrap_or_default().to_owned()
+    }
+
     /// All its metrics, as text; nothing, if nobody answers now.
     #[must_use]
     pub fn metrics(&self) -> String {
@@ -284,7 +328,13 @@ impl Drop for Daemon {
     }
 }
 
-fn spawn(cgroup: &Cgroup, dirs: &Dirs, program: &Path, arguments: &[&str]) -> Child {
+fn spawn(
+    cgroup: &Cgroup,
+    dirs: &Dirs,
+    program: &Path,
+    arguments: &[&str],
+    variables: &[(&str, &str)],
+) -> Child {
     let log = File::options().create(true).append(true).open(dirs.path("log")).unwrap();
     let mut command = Command::new(program);
     command.arg("--runtime-dir").arg(dirs.runtime()).arg(dirs.mountpoint());
@@ -292,7 +342,7 @@ fn spawn(cgroup: &Cgroup, dirs: &Dirs, program: &Path, arguments: &[&str]) -> Ch
         // An emulated CPU is slow by itself.
         command.args(["--request-deadline", "30000"]);
     }
-    command.args(arguments);
+    command.args(arguments).envs(variables.iter().copied());
     command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
     let procs: Vec<OwnedFd> = cgroup
         .dirs()

@@ -23,7 +23,7 @@ mod texts;
 
 pub use board::Totals;
 pub use container::{Files, bind};
-pub use daemon::{Daemon, Dirs, command, eventually, kernel_is_at_least, program};
+pub use daemon::{Daemon, Dirs, command, eventually, kernel_is_at_least, other_program, program};
 pub use fault::{Fault, Oom, Storm, Struck};
 pub use load::{Load, Shape};
 pub use meter::{Resources, Stalls};

@@ -24,12 +24,12 @@ pub fn is_guest() -> bool {
 }
 
 impl Scale {
-    /// What this machine can take: 200 readers in 50 containers, and in an emulated guest 18 in 6. They rest
+    /// What this machine can take: 200 readers in 50 containers, and in an emulated guest 8 in 4. They rest
     /// between reads, so that what is measured is not how long the CPUs' queue is.
     #[must_use]
     pub fn of_machine() -> Scale {
         if is_guest() {
-            Scale { containers: 6, readers: 3, pause: Duration::from_millis(300) }
+            Scale { containers: 4, readers: 2, pause: Duration::from_millis(300) }
         } else {
             Scale { containers: 50, readers: 4, pause: Duration::from_millis(150) }
         }

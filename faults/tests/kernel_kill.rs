@@ -1,18 +1,20 @@
 //! The process that serves dies or hangs, again and again, and nobody notices.
 #![expect(clippy::print_stdout, reason = "libtest shows a test's output")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     fs,
     ops::RangeInclusive,
+    path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
 
 use cgview_faults::{
-    Daemon, Fault, Load, Oom, Stalls, Storm, Struck, Totals, alone, is_guest, kernel_is_at_least,
-    seconds, seed,
+    Daemon, Fault, Load, Oom, Scale, Shape, Stalls, Storm, Struck, Totals, alone, eventually,
+    is_guest, kernel_is_at_least, seconds, seed,
 };
-use cgview_testkit::Tree;
+use cgview_testkit::{Tree, skip};
 
 /// How many requests the daemon works on at a time.
 const THREADS: &str = "4";
@@ -193,4 +195,76 @@ fn a_worker_that_hangs_is_replaced() {
 #[test]
 fn a_worker_that_is_killed_for_memory_is_not_missed() {
     scenario(&[Fault::Oom], &["memory"], Duration::ZERO, &|storm| storm.run(seconds()));
+}
+
+/// A cgroup of the v1 freezer, whose processes cannot even be killed. Dropping it lets them go.
+struct Freezer(PathBuf);
+
+impl Freezer {
+    /// `None` where there is no such hierarchy.
+    fn new() -> Option<Freezer> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let line = mounts.lines().find(|line| {
+            let mut rest = line.split(" - cgroup ").skip(1);
+            rest.any(|rest| rest.split([' ', ',']).any(|option| option == "freezer"))
+        })?;
+        let dir = Path::new(line.split(' ').nth(4)?);
+        let dir = dir.join(format!("cgview-frozen-{}", std::process::id()));
+        fs::create_dir(&dir).unwrap();
+        Some(Freezer(dir))
+    }
+
+    fn freeze(&self, pid: u32) {
+        fs::write(self.0.join("cgroup.procs"), pid.to_string()).unwrap();
+        fs::write(self.0.join("freezer.state"), "FROZEN").unwrap();
+    }
+
+    fn thaw(&self) {
+        fs::write(self.0.join("freezer.state"), "THAWED").unwrap();
+    }
+
+    fn is_empty(&self) -> bool {
+        fs::read_to_string(self.0.join("cgroup.procs")).unwrap().is_empty()
+    }
+}
+
+impl Drop for Freezer {
+    fn drop(&mut self) {
+        self.thaw();
+        eventually("what was frozen has ended", || fs::remove_dir(&self.0).is_ok());
+    }
+}
+
+// host
+// ├─ daemon (its worker is stuck in the kernel, and does not end when it is killed)
+// └─ c0 ...   <- readers
+#[test]
+fn a_worker_that_cannot_die_is_replaced() {
+    if !Daemon::is_possible() {
+        return;
+    }
+    let Some(tree) = Tree::new() else { return };
+    let Some(freezer) = Freezer::new() else {
+        return skip("needs the freezer of cgroup v1");
+    };
+    let _alone = alone();
+    let daemon = Daemon::start(&tree, &["--threads", THREADS]);
+    let scale = Scale { containers: 3, readers: 2, ..Scale::of_machine() };
+    let load = Load::with(&tree, &daemon, &Shape { scale, ..Shape::default() });
+    freezer.freeze(daemon.next_worker());
+    eventually("another one takes over", || {
+        daemon.log().contains("took over from a worker that was ended by SIGKILL")
+    });
+    load.all_read();
+    let frozen = !freezer.is_empty();
+    freezer.thaw();
+    eventually("it ends at last", || freezer.is_empty());
+    load.all_read();
+    let complaints = load.complaints();
+    let totals = load.finish(&daemon);
+    println!("{totals}");
+    assert!(frozen, "it was killed: {}", daemon.log());
+    assert_eq!((totals.failed, totals.wrong, totals.back), (0, 0, 0), "{complaints}");
+    let most = if kernel_is_at_least(6, 9) { 0 } else { totals.readers as u64 };
+    assert!(totals.aborted <= most, "{complaints}");
 }

@@ -6,24 +6,25 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cgview_faults::{Daemon, Load, alone, kernel_is_at_least, program, seconds};
+use cgview_faults::{
+    Daemon, Load, Scale, Shape, alone, kernel_is_at_least, other_program, program, seconds,
+};
 use cgview_testkit::Tree;
 
 const THREADS: &str = "4";
 
 // host
-// ├─ daemon (the program of one path, then of another one, then of the first again ...)
+// ├─ daemon (this version, then another one, then this one again ...)
 // └─ c0 ... c49   <- four readers each
 #[test]
 fn an_upgrade_and_a_downgrade_are_not_noticed() {
     if !Daemon::is_possible() {
         return;
     }
+    let Some(other) = other_program() else { return };
     let Some(tree) = Tree::new() else { return };
     let _alone = alone();
     let mut daemon = Daemon::start(&tree, &["--threads", THREADS]);
-    let other = daemon.dirs().path("cgview-fuse-other");
-    fs::copy(program(), &other).unwrap();
     let load = Load::start(&tree, &daemon);
     let end = Instant::now() + seconds();
     let mut longest = Duration::ZERO;
@@ -54,4 +55,29 @@ fn an_upgrade_and_a_downgrade_are_not_noticed() {
     // Where requests cannot be sent anew: one call of each reader.
     let most = if kernel_is_at_least(6, 9) { 0 } else { count * totals.readers as u64 };
     assert!(totals.aborted <= most, "{complaints}");
+}
+
+// host
+// ├─ daemon (this version, which another one with another layout of the ledger cannot follow)
+// └─ c0 ...   <- readers
+#[test]
+fn a_version_that_cannot_read_the_ledger_changes_nothing() {
+    if !Daemon::is_possible() {
+        return;
+    }
+    let Some(other) = other_program() else { return };
+    let Some(tree) = Tree::new() else { return };
+    let _alone = alone();
+    let daemon = Daemon::start(&tree, &["--threads", THREADS]);
+    let scale = Scale { containers: 3, readers: 2, ..Scale::of_machine() };
+    let load = Load::with(&tree, &daemon, &Shape { scale, ..Shape::default() });
+    let layout = [("CGVIEW_TEST_LAYOUT", "1")];
+    let said = daemon.fail_to_replace(&other, &["--replace"], &layout);
+    assert!(said.contains("cannot take over from the keeper of "), "{said}");
+    assert!(said.contains("the ledger has an unknown layout"), "{said}");
+    load.all_read();
+    let complaints = load.complaints();
+    let totals = load.finish(&daemon);
+    assert_eq!((totals.failed, totals.wrong, totals.back), (0, 0, 0), "{complaints}");
+    assert_eq!(totals.aborted, 0, "{complaints}");
 }
