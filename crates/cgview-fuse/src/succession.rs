@@ -12,7 +12,8 @@ use std::{
     mem::MaybeUninit,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -35,6 +36,9 @@ const LOCK: &str = "cgview-pid-file";
 
 /// How long a peer may take to say what it wants.
 const ASKING: Duration = Duration::from_secs(1);
+
+/// How soon a keeper that did not hand over is asked again.
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// How long a keeper may take to hand over: its worker has to answer what it has read.
 const HANDING: Duration = Duration::from_secs(20);
@@ -141,6 +145,23 @@ impl Succession {
     ///
     /// If there is one, and it does not hand over.
     pub fn ask(path: &Path) -> io::Result<Option<Succession>> {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+        let end = Instant::now() + HANDING;
+        loop {
+            match Succession::try_to_ask(path) {
+                // Its worker does not serve yet, or it has not waited for a question that came late.
+                Err(error)
+                    if [BrokenPipe, ConnectionReset, UnexpectedEof].contains(&error.kind())
+                        && Instant::now() < end =>
+                {
+                    thread::sleep(AGAIN);
+                }
+                asked => return asked,
+            }
+        }
+    }
+
+    fn try_to_ask(path: &Path) -> io::Result<Option<Succession>> {
         let socket = rustix::net::socket_with(
             AddressFamily::UNIX,
             SocketType::SEQPACKET,
@@ -161,6 +182,9 @@ impl Succession {
         let mut parts = [io::IoSliceMut::new(&mut text)];
         let flags = RecvFlags::CMSG_CLOEXEC;
         let length = rustix::net::recvmsg(&socket, &mut parts, &mut control, flags)?.bytes;
+        if length == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         let descriptors = control.drain().filter_map(|message| match message {
             RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
             _ => None,
