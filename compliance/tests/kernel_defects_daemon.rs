@@ -16,7 +16,7 @@ use std::{
 use cgview_compliance::{
     Container, Defect, MIB, Options, Server, eventually, run, start, text, under_test,
 };
-use cgview_testkit::{Spawn, Tree, skip};
+use cgview_testkit::{Spawn, Tree, is_guest, is_own_machine, kernel_is_at_least, skip};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -99,7 +99,7 @@ struct Growing {
 
 impl Growing {
     fn new() -> Option<Growing> {
-        if std::env::var_os("CGVIEW_TEST_VM").is_some() {
+        if is_guest() {
             let _ = Command::new("modprobe").args(["loop", "max_loop=0"]).status();
         }
         fs::exists("/dev/loop-control").unwrap().then(|| Growing { made: Vec::new().into() })
@@ -210,8 +210,8 @@ fn w03_a_signal_while_somebody_polls_harms_nobody() {
 // wide". A machine's own.
 #[test]
 fn w16_the_machines_mounts_stay_as_they_are() {
-    if std::env::var_os("CGVIEW_TEST_VM").is_none() {
-        return skip("needs a machine of its own");
+    if !is_own_machine() {
+        return;
     }
     if !fs::exists("/sys/fs/cgroup/cgroup.controllers").unwrap() {
         return skip("needs cgroup v2 at /sys/fs/cgroup");
@@ -334,14 +334,6 @@ fn w29_hangup_ends_nothing() {
     Defect::new("W29").judge(&format!("runs after SIGHUP: {alive}"), alive && served, !alive);
 }
 
-/// Whether the kernel has `FUSE_NOTIFY_RESEND`.
-fn resends_requests() -> bool {
-    let release = rustix::system::uname().release().to_str().unwrap().to_owned();
-    let mut numbers = release.split(|letter: char| !letter.is_ascii_digit());
-    let mut number = || numbers.next().and_then(|word| word.parse::<u32>().ok()).unwrap();
-    (number(), number()) >= (6, 9)
-}
-
 // host
 // └─ container   <- reads, while the daemon dies
 //
@@ -366,7 +358,7 @@ fn w29_a_crash_is_seen_by_nobody() {
         results.iter().filter_map(|result| result.as_ref().err()?.raw_os_error()).collect();
     // What is being read at that moment cannot be sent anew before Linux 6.9.
     let aborted = errors.iter().filter(|&&error| error == libc::ECONNABORTED).count();
-    let resends = resends_requests();
+    let resends = kernel_is_at_least(6, 9);
     Defect::new("W29").judge(
         &format!("errors of six reads after three crashes: {errors:?}"),
         results.iter().flatten().all(is_whole)

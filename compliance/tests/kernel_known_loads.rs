@@ -15,7 +15,7 @@ use cgview_compliance::{
     meter::{Meter, Window, last_window},
     run, text, truth,
 };
-use cgview_testkit::{Cgroup, Process, Spawn, Tree};
+use cgview_testkit::{Cgroup, Process, Spawn, Tree, is_guest};
 
 /// A container's load, and its quota, in CPUs.
 #[derive(Clone, Copy, Debug)]
@@ -38,11 +38,6 @@ const POINTS: f64 = 2.0;
 /// How long the programs look: `CGVIEW_LOAD_SECONDS`.
 fn seconds() -> u64 {
     env::var("CGVIEW_LOAD_SECONDS").map_or(5, |text| text.parse().unwrap())
-}
-
-/// Whether this is an emulated machine, which has time for a few of the loads only.
-fn is_guest() -> bool {
-    env::var_os("CGVIEW_TEST_VM").is_some()
 }
 
 /// All loads under all quotas, in rounds that leave a CPU or two something.
@@ -84,6 +79,7 @@ fn programs_tell_a_load_of_known_size() {
     let load = |burn, quota| Load { burn, quota };
     let mut all = vec![vec![load(0.5, 1.5)], vec![load(1.0, 1.0)], vec![load(1.7, 2.0)]];
     all.extend(rounds());
+    // An emulated machine has time for a few of the loads only.
     if is_guest() {
         all = vec![vec![load(0.5, 1.0)], vec![load(0.25, 0.5), load(1.7, 1.5)]];
     }

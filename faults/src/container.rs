@@ -5,9 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use cgview_testkit::is_guest;
 use rustix::mount::mount_bind;
-
-use crate::scale::is_guest;
 
 /// Files of the view that can be read, by their paths below the mountpoint.
 #[derive(Clone, Debug, Default)]

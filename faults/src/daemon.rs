@@ -65,15 +65,6 @@ fn beside_tests(name: &str) -> PathBuf {
     test.ancestors().nth(2).unwrap().join(name)
 }
 
-/// Whether the kernel is of this version or later.
-#[must_use]
-pub fn kernel_is_at_least(major: u32, minor: u32) -> bool {
-    let release = rustix::system::uname().release().to_str().unwrap().to_owned();
-    let mut words = release.split(|letter: char| !letter.is_ascii_digit());
-    let mut next = || words.next().and_then(|word| word.parse::<u32>().ok()).unwrap();
-    (next(), next()) >= (major, minor)
-}
-
 /// The directories of a daemon. Dropping them unmounts what is left of it.
 #[derive(Debug)]
 pub struct Dirs {

@@ -22,10 +22,11 @@ mod scale;
 mod texts;
 
 pub use board::Totals;
+pub use cgview_testkit::{is_guest, kernel_is_at_least};
 pub use container::{Files, bind};
-pub use daemon::{Daemon, Dirs, command, eventually, kernel_is_at_least, other_program, program};
+pub use daemon::{Daemon, Dirs, command, eventually, other_program, program};
 pub use fault::{Fault, Oom, Storm, Struck};
 pub use load::{Load, Shape};
 pub use meter::{Resources, Stalls};
-pub use scale::{Scale, alone, is_guest, seconds, seed};
+pub use scale::{Scale, alone, seconds, seed};
 pub use texts::{Checker, Truth, Wrong};

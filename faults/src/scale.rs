@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use cgview_testkit::is_guest;
+
 /// How many read, and how often.
 #[derive(Clone, Copy, Debug)]
 pub struct Scale {
@@ -15,12 +17,6 @@ pub struct Scale {
     pub readers: usize,
     /// How long a reader rests between two texts, on average.
     pub pause: Duration,
-}
-
-/// Whether this is one of `ci/test`'s guests, whose CPUs are emulated.
-#[must_use]
-pub fn is_guest() -> bool {
-    env::var_os("CGVIEW_TEST_VM").is_some()
 }
 
 impl Scale {

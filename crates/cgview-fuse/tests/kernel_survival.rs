@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cgview_testkit::Tree;
+use cgview_testkit::{Tree, kernel_is_at_least};
 use daemon::{Daemon, eventually};
 use rustix::{
     io::Errno,
@@ -27,9 +27,7 @@ use rustix::{
 
 /// Whether the kernel can be asked to send requests again that a dead process has read.
 fn resends() -> bool {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-    let mut numbers = release.split(['.', '-']).map_while(|word| word.parse::<u32>().ok());
-    (numbers.next().unwrap(), numbers.next().unwrap()) >= (6, 9)
+    kernel_is_at_least(6, 9)
 }
 
 /// The worker of a keeper, which may be about to be replaced.

@@ -9,12 +9,14 @@
 
 mod fake;
 mod fake_container;
+mod machine;
 mod process;
 mod sys;
 mod tree;
 
 pub use fake::{FakeHost, FakeProcess};
 pub use fake_container::{FAKE_HOST_PID, FAKE_MEMINFO, FakeContainer};
+pub use machine::{is_guest, is_own_machine, kernel_is_at_least};
 pub use process::{Namespaces, Process, Spawn};
 pub use sys::{block, pause};
 pub use tree::{Cgroup, Tree};

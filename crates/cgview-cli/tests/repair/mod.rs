@@ -13,18 +13,6 @@ use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_chang
 
 use crate::daemon::{Daemon, PATIENCE};
 
-/// Whether this is a machine of the tests' own, where all mount namespaces are theirs.
-pub(crate) fn is_own_machine() -> bool {
-    std::env::var_os("CGVIEW_TEST_VM").is_some()
-}
-
-/// Whether the kernel is of that version or a later one.
-pub(crate) fn kernel_at_least(version: (u32, u32)) -> bool {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
-    (numbers.next().unwrap(), numbers.next().unwrap()) >= version
-}
-
 /// What a reader has found, as often as that changed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Found {

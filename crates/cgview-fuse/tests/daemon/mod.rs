@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cgview_testkit::{Cgroup, Spawn, skip};
+use cgview_testkit::{Cgroup, Spawn, is_guest, skip};
 use rustix::{
     mount::UnmountFlags,
     process::{Pid, Signal, kill_process},
@@ -58,7 +58,7 @@ impl Dirs {
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cgview-fuse"));
         command.arg("--runtime-dir").arg(self.runtime()).arg(self.mountpoint());
-        if std::env::var_os("CGVIEW_TEST_VM").is_some() {
+        if is_guest() {
             // An emulated CPU is slow by itself.
             command.args(["--request-deadline", "30000"]);
         }
