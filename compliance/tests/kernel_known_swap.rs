@@ -5,22 +5,13 @@
 #![expect(clippy::print_stdout, reason = "libtest shows a test's output")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{env, fs};
+use std::fs;
 
 use cgview_compliance::{
     Container, MIB, Options, Server, eventually, meminfo::Look, memory::Mapping, text, truth,
     worker::Worker,
 };
-use cgview_testkit::{Cgroup, Tree, skip};
-
-/// Whether this machine is the test's own; if not, says that the test is skipped.
-fn is_own_machine() -> bool {
-    let own = env::var_os("CGVIEW_TEST_VM").is_some();
-    if !own {
-        skip("needs a machine of its own");
-    }
-    own
-}
+use cgview_testkit::{Cgroup, Tree, is_own_machine, skip};
 
 /// Whether this machine has swap; if not, says that the test is skipped.
 fn has_swap() -> bool {
@@ -43,12 +34,19 @@ fn limit_swap(cgroup: &Cgroup, memory: u64, swap: u64) {
 }
 
 /// What the container has in swap: `memory.swap.current`, "The total amount of swap currently being used by
-/// the cgroup and its descendants", or v1's `total_swap`.
+/// the cgroup and its descendants", or v1's `total_swap`, which is without what is in the swap cache.
 fn swapped(cgroup: &Cgroup) -> u64 {
     match fs::read_to_string(cgroup.dir("memory").join("memory.swap.current")) {
         Ok(text) => text.trim().parse().unwrap(),
         Err(_) => truth::memory_stat(cgroup)["swap"],
     }
+}
+
+/// How much of a process's memory is resident, and how much in swap: proc_pid_smaps(5).
+fn places(pid: u32) -> (u64, u64) {
+    let smaps = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+    let smaps = text::numbers(&smaps);
+    (smaps["Anonymous"] * 1024, smaps["Swap"] * 1024)
 }
 
 // host (512 MiB of swap)
@@ -74,19 +72,25 @@ fn swap() {
     worker.step();
 
     let agrees = || {
+        let (is_resident, is_swapped) = places(worker.process().pid());
         let now = look();
         let (anon, cached) = (now.sum("AnonPages"), now.sum("SwapCached"));
         let used = now.sum("SwapTotal") - now.sum("SwapFree");
-        // What is in the swap cache is in both places.
-        let known = anon + used - cached;
-        let meant = 96 * MIB + before.sum("AnonPages");
-        println!("{anon} {used} {cached}: {known} of {meant}");
-        known.abs_diff(meant) < 2 * MIB
-            && used.abs_diff(swapped(&cgroup)) < MIB
+        println!(
+            "resident {is_resident}, seen {anon}; swapped {is_swapped}, seen {used}, cached {cached}"
+        );
+        // A page that was read again may keep its place in swap, and is in the swap cache then. The others' that are
+        // swapped are few.
+        (is_resident + is_swapped).abs_diff(96 * MIB) < 2 * MIB
+            && anon.abs_diff(is_resident) < 3 * MIB
+            && (is_swapped.saturating_sub(MIB)..is_swapped + cached + 3 * MIB).contains(&used)
+            && (swapped(&cgroup).saturating_sub(MIB)..=swapped(&cgroup) + cached + MIB)
+                .contains(&used)
             && now.differences().is_empty()
     };
     eventually("memory and swap hold what was written", agrees);
     let now = look();
+    let in_use = now.sum("SwapTotal") - now.sum("SwapFree");
     assert!(now.sum("SwapTotal") == 128 * MIB && now.sum("SwapFree") < 98 * MIB, "{now:?}");
     assert!(now.sum("MemFree") < 4 * MIB, "{now:?}");
     assert!(now.sum("AnonPages") <= 64 * MIB, "{now:?}");
@@ -97,13 +101,13 @@ fn swap() {
     let &[_, _, size, used, _] = row.as_slice() else { panic!("{swaps}") };
     let (size, used): (u64, u64) = (size.parse().unwrap(), used.parse().unwrap());
     assert_eq!((size, swaps.lines().count()), (128 * 1024, 2), "{swaps}");
-    assert!((used * 1024).abs_diff(swapped(&cgroup)) < 2 * MIB, "{swaps}");
+    assert!((used * 1024).abs_diff(in_use) < 2 * MIB, "{swaps}");
     let said = container.run("LC_ALL=C free -k");
     let line = said.lines().find_map(|line| line.strip_prefix("Swap:")).unwrap();
     let words: Vec<u64> = line.split_whitespace().map(|word| word.parse().unwrap()).collect();
     let &[total, used, free] = words.as_slice() else { panic!("{said}") };
     assert_eq!((total, used + free), (128 * 1024, 128 * 1024), "{said}");
-    assert!((used * 1024).abs_diff(swapped(&cgroup)) < 2 * MIB, "{said}");
+    assert!((used * 1024).abs_diff(in_use) < 2 * MIB, "{said}");
 
     // The limit goes below what is used: there is still as much, and none of it free.
     if !tree.is_v1("memory") {

@@ -135,20 +135,19 @@ impl MemoryLimits {
         let mut total = Least(host.memory.swap_total, capacity);
         let mut free = Least(host.memory.swap_free, capacity);
         for (level, at) in levels.iter().enumerate() {
-            let (Some(swap), Some(limit)) = (at.swap, swap_limit(at, memory)) else { continue };
+            let Some(limit) = swap_limit(at, memory) else { continue };
             self.swap_limited = true;
             let files = files(&at.cgroup);
             let rule = "the tightest limit up to the root";
             total.or(limit, Why::cgroup(Controller::Memory, level, files.swap_max, rule));
             let rule = "swap limit less usage, the least of all levels";
             let why = Why::cgroup(Controller::Memory, level, files.swap_usage, rule);
-            free.or(limit.saturating_sub(swap.usage), why);
+            free.or(limit.saturating_sub(swap_in_use(at, limit)), why);
         }
         if !self.swap_limited {
             return;
         }
-        let used = container.swap.map_or(Bytes::ZERO, |swap| swap.usage);
-        let used = used.min(host.memory.swap_total);
+        let used = swap_in_use(container, total.0).min(host.memory.swap_total);
         let files = files(&container.cgroup);
         if total.0 < used {
             let rule = "more is used than the limit of today allows";
@@ -253,6 +252,23 @@ fn swap_limit(level: &MemoryLevel, memory: Limit<Bytes>) -> Option<Bytes> {
             memsw.saturating_sub(memory.at().unwrap_or_default())
         }
     })
+}
+
+/// The swap of `level` that is in use, where it may have `limit`.
+///
+/// v1 charges a page that is in the swap cache as memory alone (`mem_cgroup_swapout()`,
+/// `mem_cgroup_swapin_uncharge_swap()` in `mm/memcontrol.c`), but its place in swap is taken: v2 and the host's
+/// `SwapFree` count it. Both together may be more than the limit, as the page needs no such place any more when it is
+/// put there in earnest.
+pub(crate) fn swap_in_use(level: &MemoryLevel, limit: Bytes) -> Bytes {
+    let used = level.swap.map_or(Bytes::ZERO, |swap| swap.usage);
+    match level.cgroup.version {
+        Version::V2 => used,
+        Version::V1 => {
+            let cached = level.stat.as_ref().and_then(|stat| stat.swapcached).unwrap_or_default();
+            used.max(used.saturating_add(cached).min(limit))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -432,6 +448,13 @@ mod tests {
         let pod = level("/pod", Limit::At(mib(200)), Limit::At(mib(100)));
         assert_eq!(swap(&of([app(), pod])), [200, 190]);
         assert_eq!(swap(&of([level("/app", Limit::At(mib(100)), Limit::At(mib(28)))])), [28, 18]);
+        // What is in the swap cache has its place there too.
+        let cached = |swapcached| {
+            let level = level("/app", Limit::At(mib(100)), Limit::At(mib(28)));
+            let stat = MemoryStat { swapcached: Some(mib(swapcached)), ..MemoryStat::default() };
+            swap(&of([MemoryLevel { stat: Some(stat), ..level }]))
+        };
+        assert_eq!([cached(5), cached(18), cached(50)], [[28, 13], [28, 0], [28, 0]]);
         // Of memsw alone.
         assert_eq!(swap(&of([level("/app", Limit::Max, Limit::At(mib(28)))])), [28, 18]);
         assert!(!of([app()]).swap_limited);

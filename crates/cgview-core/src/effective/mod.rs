@@ -6,3 +6,4 @@ mod memory;
 
 pub use cpu::CpuLimits;
 pub use memory::MemoryLimits;
+pub(crate) use memory::swap_in_use;

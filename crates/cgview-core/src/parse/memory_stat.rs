@@ -29,6 +29,9 @@ pub fn memory_stat_v2(text: &[u8]) -> Result<MemoryStat, ParseError> {
 /// v2 calls `file` and `anon`. v1 has no counters of the kernel's own memory, nor of huge pages
 /// other than anonymous ones.
 ///
+/// v1 has `swapcached` since Linux 6.6. Before, what is in the swap cache and in nobody's page tables is what the lists
+/// of anonymous pages have beyond `rss` and `shmem`; the rest, which is in both places, cannot be told.
+///
 /// # Errors
 ///
 /// [`ParseError`] at the first line that is not a key and a number.
@@ -52,6 +55,11 @@ pub fn memory_stat_v1(text: &[u8]) -> Result<MemoryStat, ParseError> {
             None => event(&mut stat, key, value),
         }
     })?;
+    stat.swapcached = stat.swapcached.or_else(|| {
+        let lists = stat.active_anon?.saturating_add(stat.inactive_anon?);
+        let known = stat.anon?.saturating_add(stat.shmem?);
+        Some(lists.saturating_sub(known))
+    });
     Ok(stat)
 }
 
@@ -99,6 +107,7 @@ fn event(stat: &mut MemoryStat, key: &[u8], count: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::format;
 
     // W6: a name that begins with another, such as file_mapped with file, is not that other.
     #[test]
@@ -141,6 +150,22 @@ mod tests {
                 ..MemoryStat::default()
             }
         );
+    }
+
+    // Linux 6.1: 44 MiB of 90 are in swap, and 2 MiB on their way.
+    #[test]
+    fn the_swap_cache_of_v1_is_what_the_lists_have_more() {
+        let text = "total_rss 19070976\ntotal_shmem 28626944\ntotal_swap 44486656\n\
+                    total_inactive_anon 49856512\ntotal_active_anon 4096\n";
+        let of = |text: &str| memory_stat_v1(text.as_bytes()).unwrap().swapcached;
+        assert_eq!(of(text), Some(Bytes(49_856_512 + 4096 - 19_070_976 - 28_626_944)));
+        // Locked pages are on another list.
+        assert_eq!(
+            of(&text.replace("inactive_anon 49856512", "inactive_anon 4096")),
+            Some(Bytes(0))
+        );
+        assert_eq!(of(&format!("{text}total_swapcached 8192\n")), Some(Bytes(8192)));
+        assert_eq!(of("total_rss 19070976\n"), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! no part is larger than its whole.
 
 use crate::{
-    effective::MemoryLimits,
+    effective::{MemoryLimits, swap_in_use},
     explain::{Source, Why},
     snapshot::{Controller, MemoryStat},
     units::Bytes,
@@ -89,7 +89,7 @@ impl Sizes {
 
         let anon = part(stat.anon);
         let shmem = kib(stat.shmem).min(cached);
-        let swapped = container.and_then(|level| level.swap).map(|swap| swap.usage);
+        let swapped = container.map(|level| swap_in_use(level, limits.swap_total.0));
         let zswap = view.policy.zswap && view.policy.swap;
         Sizes {
             total,
