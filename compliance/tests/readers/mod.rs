@@ -1,7 +1,7 @@
 //! A container for programs that read `/proc` and `/sys`.
 #![expect(dead_code, reason = "each test program uses a part of it")]
 
-use std::{collections::BTreeMap, path::Path, process::Command};
+use std::{collections::BTreeMap, path::Path, process::Command, time::Instant};
 
 use cgview_compliance::{Container, MIB, Options, Server};
 use cgview_testkit::{Tree, skip};
@@ -13,6 +13,7 @@ pub(crate) const MEMORY: u64 = 256 * MIB;
 pub(crate) struct Case {
     pub(crate) container: Container,
     pub(crate) server: Server,
+    started: Instant,
     _tree: Tree,
 }
 
@@ -27,20 +28,25 @@ pub(crate) fn case(program: &str) -> Option<Case> {
         return None;
     }
     let tree = Tree::with(&["memory", "cpu", "cpuset"])?;
+    let started = Instant::now();
     let cgroup = tree.cgroup("container");
     cgroup.limit_memory(MEMORY).limit_cpu(50_000);
     let server = Server::start(&Options::new());
     let container = Container::start(&server, &cgroup);
-    Some(Case { container, server, _tree: tree })
+    Some(Case { container, server, started, _tree: tree })
 }
 
-/// The same for a program that takes long to start: only where CPUs are not emulated.
-pub(crate) fn slow_case(program: &str) -> Option<Case> {
-    if std::env::var_os("CGVIEW_TEST_VM").is_some() {
-        skip(&format!("{program} takes too long to start on an emulated CPU"));
-        return None;
+impl Case {
+    /// The container is no older than this, in seconds.
+    pub(crate) fn most_age(&self) -> f64 {
+        self.started.elapsed().as_secs_f64()
     }
-    case(program)
+
+    /// What programs say of an age that the container may have.
+    pub(crate) fn is_age_in_minutes(&self, text: &str, before: &str, after: &str) -> bool {
+        let most = self.started.elapsed().as_secs() / 60;
+        (0..=most).any(|minutes| text.contains(&format!("{before}{minutes}{after}")))
+    }
 }
 
 /// The words of each line.
