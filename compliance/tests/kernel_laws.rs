@@ -8,7 +8,10 @@ use std::{
     fmt::Write as _,
     fs,
     path::Path,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        PoisonError, RwLock, RwLockReadGuard,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -126,6 +129,14 @@ impl Report {
     }
 }
 
+/// Written by the test that turns CPUs off and on, and read by those whose containers would have fewer then.
+static CPUS: RwLock<()> = RwLock::new(());
+
+/// Sees to it that no CPU comes or goes.
+fn hold_cpus() -> RwLockReadGuard<'static, ()> {
+    CPUS.read().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Whether CPUs may be turned off and on here.
 fn may_unplug() -> bool {
     is_guest() && truth::online().len() >= 4
@@ -202,6 +213,7 @@ fn counters_never_go_back() {
     if !Server::is_possible() {
         return;
     }
+    let _alone = may_unplug().then(|| CPUS.write().unwrap_or_else(PoisonError::into_inner));
     let Some(tree) = Tree::with(&["cpu", "cpuset", "memory"]) else { return };
     let cgroup = tree.cgroup("container");
     let (init, below) = (tree.cgroup("container/init"), tree.cgroup("container/below"));
@@ -309,6 +321,7 @@ fn all_files_agree() {
     if !Server::is_possible() {
         return;
     }
+    let _held = hold_cpus();
     let Some(tree) = Tree::with(&["cpu", "cpuset", "memory"]) else { return };
     let cgroup = tree.cgroup("container");
     let server = Server::start(&Options::new());
@@ -369,6 +382,7 @@ fn no_number_is_impossible() {
     if !Server::is_possible() {
         return;
     }
+    let _held = hold_cpus();
     let Some(tree) = Tree::with(&["cpu", "cpuset", "memory"]) else { return };
     let cgroup = tree.cgroup("container");
     cgroup.limit_cpu(150_000).limit_memory(96 * MIB);
