@@ -24,6 +24,10 @@ pub struct Arguments {
     /// The directory to mount at
     pub mountpoint: PathBuf,
 
+    /// Also mount the fast mount at DIR, where each container has a directory of its own
+    #[arg(long, value_name = "DIR")]
+    pub by_id: Option<PathBuf>,
+
     /// Configuration file (default /etc/cgview.toml, if it exists)
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -216,6 +220,7 @@ impl Arguments {
         let deadline = self.request_deadline.map(|ms| Duration::from_millis(ms.into()));
         set(&mut settings.view.request_deadline, deadline);
         set(&mut settings.threads, self.threads.map(usize::from));
+        set(&mut settings.by_id, self.by_id.clone().map(Some));
         set(&mut settings.host_root, self.host_root.clone());
         set(&mut settings.runtime_dir, self.runtime_dir.clone());
         set(&mut settings.pid_file, self.pid_file.clone().map(Some));

@@ -1,14 +1,15 @@
 //! The life of the daemon's first process: it makes the mount or takes one over, and then keeps it for workers, or
 //! serves it itself.
 
-use std::path::Path;
+use std::{os::fd::OwnedFd, path::Path};
 
 use anyhow::{Context as _, Result, bail};
 use cgview_fuse::{
+    Which,
     arguments::Arguments,
     greeting::Greeting,
     handover::{Inherited, has_ended},
-    keeper::{Custody, End, Keeper, Signals},
+    keeper::{Custody, End, Keeper, Second, Signals},
     ledger::{CONFIG, Kind, Ledger},
     logging, mount,
     mount::Mount,
@@ -68,7 +69,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
     }
     let (custody, lock) = match &mut succession {
         Some(Succession {
-            device: Some(device), ledger: Some(ledger), lock: Some(lock), ..
+            device: Some(device),
+            ledger: Some(ledger),
+            lock: Some(lock),
+            by_id,
+            ..
         }) => {
             // If this fails, the other one goes on.
             Ledger::greeting(ledger).with_context(|| {
@@ -81,7 +86,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
             let mount = Mount::find(&arguments.mountpoint)?;
             let [device, ledger, lock] = [device, ledger, lock].map(|left| left.try_clone());
             let lock = PidFile::left(&settings.pid_file(), lock?);
-            (Custody { device: device?, ledger: ledger?, mount, adopted: true }, lock)
+            let by_id = by_id.as_ref().map(OwnedFd::try_clone).transpose()?;
+            let by_id = second_kept(&settings, by_id);
+            (Custody { device: device?, ledger: ledger?, mount, adopted: true, by_id }, lock)
         }
         _ => {
             let lock = lock(&settings)?;
@@ -89,12 +96,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
         }
     };
     let (mount, adopted) = (custody.mount.clone(), custody.adopted);
+    let second = custody.by_id.as_ref().map(|second| second.mount.clone());
     repair(arguments, &mount);
     let keeper = Keeper::new(custody, lock, signals, &settings, succession)
         .context("cannot keep the mount")
         .inspect_err(|_| {
             if !adopted {
-                worker::unmount(&mount);
+                second.iter().chain([&mount]).for_each(worker::unmount);
             }
         })?;
     match keeper.run() {
@@ -148,7 +156,10 @@ fn begin(
     if let Some((device, ledger)) = left {
         let known = Ledger::greeting(&ledger).map_err(anyhow::Error::new);
         match known.and_then(|_| Ok(Mount::find(mountpoint)?)) {
-            Ok(mount) => return Ok(Custody { device, ledger, mount, adopted: true }),
+            Ok(mount) => {
+                let by_id = second_kept(settings, inherited.by_id);
+                return Ok(Custody { device, ledger, mount, adopted: true, by_id });
+            }
             Err(error) => {
                 tracing::warn!("left aside a connection that was handed over: {error:#}");
                 // Somebody may still hold it, and then whoever looks at the mount would wait for ever.
@@ -161,11 +172,38 @@ fn begin(
         options.replace = true;
     }
     let (device, mount) = Mount::new(mountpoint, &options)?;
-    let begun = Session::greet(&device)
+    let begun = Session::greet(Which::Shared, &device)
         .context("cannot serve the mount")
         .and_then(|greeting| new_ledger(settings, &greeting))
+        .and_then(|ledger| Ok((ledger, second(settings, options.replace)?)))
         .inspect_err(|_| worker::unmount(&mount))?;
-    Ok(Custody { device, ledger: begun.into(), mount, adopted: false })
+    let (ledger, by_id) = begun;
+    Ok(Custody { device, ledger: ledger.into(), mount, adopted: false, by_id })
+}
+
+/// Makes the fast mount, if there is to be one.
+fn second(settings: &Settings, replace: bool) -> Result<Option<Second>> {
+    let Some(path) = &settings.by_id else { return Ok(None) };
+    let options = mount::Options { replace, ..mount::Options::default() };
+    let (device, mount) = Mount::new(path, &options)?;
+    Session::greet(Which::ById, &device)
+        .context("cannot serve the fast mount")
+        .inspect_err(|_| worker::unmount(&mount))?;
+    Ok(Some(Second { device, mount }))
+}
+
+/// Takes the fast mount over, or makes a new one. Without it, what was taken over goes on being served.
+fn second_kept(settings: &Settings, device: Option<OwnedFd>) -> Option<Second> {
+    let path = settings.by_id.as_ref()?;
+    if let Some(device) = device.filter(|device| !has_ended(device))
+        && let Ok(mount) = Mount::find(path)
+    {
+        return Some(Second { device, mount });
+    }
+    second(settings, true).unwrap_or_else(|error| {
+        tracing::error!("cannot mount at {}: {error:#}", path.display());
+        None
+    })
 }
 
 /// The ledger of a connection that has just begun.

@@ -4,6 +4,7 @@
 //! kernel to answer go by the [`Dispatcher`]. A panic on the way ends one request with `EIO`, and not the
 //! thread that serves all others.
 
+mod by_id;
 mod connection;
 mod drain;
 mod entries;
@@ -27,6 +28,7 @@ use fuser::{
 };
 use rustix::io::Errno;
 
+pub use self::connection::Which;
 use self::entries::{HIDDEN_SIZE, SPLICES_BY_PAGE_CACHE, Sizes, dir, entry, file, kind, list};
 pub(crate) use self::{
     connection::{Connection, resend},
@@ -142,7 +144,7 @@ impl ViewFilesystem {
 
 impl Filesystem for ViewFilesystem {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        connection::agree(config);
+        connection::agree(connection::Which::Shared, config);
         if config.kernel_abi() < Version(7, SPLICES_BY_PAGE_CACHE) {
             self.sizes = Sizes::Known;
         }

@@ -23,6 +23,9 @@ use crate::descriptors::take_inherited;
 /// The device of the connection.
 pub const DEVICE: &str = "cgview-device";
 
+/// The device of the fast mount's connection, where there is one.
+pub const BY_ID: &str = "cgview-by-id";
+
 /// The file of the [`Ledger`](crate::ledger::Ledger).
 pub const LEDGER: &str = "cgview-ledger";
 
@@ -34,6 +37,8 @@ pub const KEEPER: &str = "cgview-keeper";
 pub struct Inherited {
     /// [`DEVICE`].
     pub device: Option<OwnedFd>,
+    /// [`BY_ID`].
+    pub by_id: Option<OwnedFd>,
     /// [`LEDGER`].
     pub ledger: Option<OwnedFd>,
     /// [`KEEPER`].
@@ -57,6 +62,7 @@ impl Inherited {
         for (descriptor, name) in take_inherited(count)?.into_iter().zip(names.split(':')) {
             match name {
                 DEVICE => inherited.device = Some(descriptor),
+                BY_ID => inherited.by_id = Some(descriptor),
                 LEDGER => inherited.ledger = Some(descriptor),
                 KEEPER => inherited.keeper = Some(descriptor),
                 _ => {}
@@ -123,14 +129,19 @@ impl Manager {
     /// # Errors
     ///
     /// If it cannot be told.
-    pub fn store(&self, device: &OwnedFd, ledger: BorrowedFd<'_>) -> io::Result<()> {
+    pub fn store(
+        &self,
+        device: &OwnedFd,
+        ledger: BorrowedFd<'_>,
+        by_id: Option<BorrowedFd<'_>>,
+    ) -> io::Result<()> {
         let kept = [
             #[cfg(feature = "other-version")]
             (crate::other_version::LATER, ledger),
             (DEVICE, device.as_fd()),
             (LEDGER, ledger),
         ];
-        for (name, descriptor) in kept {
+        for (name, descriptor) in kept.into_iter().chain(by_id.map(|by_id| (BY_ID, by_id))) {
             let remove = format!("FDSTOREREMOVE=1\nFDNAME={name}\n");
             rustix::net::send(&self.socket, remove.as_bytes(), SendFlags::NOSIGNAL)?;
             let store = format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0\n");
@@ -141,7 +152,7 @@ impl Manager {
 
     /// Has it forget the connection, which has ended.
     pub fn remove(&self) {
-        for name in [DEVICE, LEDGER] {
+        for name in [DEVICE, LEDGER, BY_ID] {
             self.tell(format!("FDSTOREREMOVE=1\nFDNAME={name}\n").as_bytes());
         }
     }
@@ -153,7 +164,7 @@ pub(crate) fn send_with(
     message: &[u8],
     descriptors: &[BorrowedFd<'_>],
 ) -> rustix::io::Result<()> {
-    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(5))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     control.push(SendAncillaryMessage::ScmRights(descriptors));
     let parts = [io::IoSlice::new(message)];

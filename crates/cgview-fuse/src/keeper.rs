@@ -28,7 +28,7 @@ use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use crate::{
     filesystem::resend,
     handover::{Manager, has_ended},
-    mount::Mount,
+    mount::{self, Mount},
     pid_file::PidFile,
     session::PATIENCE,
     settings::Settings,
@@ -117,6 +117,29 @@ pub struct Custody {
     pub mount: Mount,
     /// Whether the mount was there before this process.
     pub adopted: bool,
+    /// The fast mount, where there is one.
+    pub by_id: Option<Second>,
+}
+
+/// Another connection of the same service.
+#[derive(Debug)]
+pub struct Second {
+    /// Its device.
+    pub device: OwnedFd,
+    /// Where it is mounted.
+    pub mount: Mount,
+}
+
+impl Custody {
+    /// Unmounts all.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Mount::unmount`].
+    pub fn unmount(&self) -> Result<(), mount::Error> {
+        let second = self.by_id.as_ref().map_or(Ok(()), |second| second.mount.unmount());
+        self.mount.unmount().and(second)
+    }
 }
 
 /// How it ended.
@@ -213,11 +236,13 @@ impl Keeper {
         let probe = [silence.map(|silence| silence / 4), wanted.map(|wanted| wanted / 3)];
         let mut kept_on = false;
         if let Some(manager) = manager.as_ref().filter(|manager| manager.keeps_descriptors()) {
-            manager.store(&custody.device, custody.ledger.as_fd())?;
+            let by_id = custody.by_id.as_ref().map(|second| second.device.as_fd());
+            manager.store(&custody.device, custody.ledger.as_fd(), by_id)?;
             kept_on = true;
         }
         let mut keeper = Keeper {
             mountpoint: CString::new(custody.mount.path().as_os_str().as_bytes())?,
+            program: Program::new(custody.by_id.is_some())?,
             custody,
             lock,
             signals,
@@ -226,7 +251,6 @@ impl Keeper {
             succession,
             manager,
             kept_on,
-            program: Program::new()?,
             worker: None,
             abandoned: [None; ABANDONED],
             next: Instant::now(),
@@ -353,8 +377,9 @@ impl Keeper {
             return false;
         }
         self.end_worker(DRAIN);
-        let Custody { device, ledger, .. } = &self.custody;
-        let handed = peer.hand(device.as_fd(), ledger.as_fd(), self.lock.as_fd());
+        let Custody { device, ledger, by_id, .. } = &self.custody;
+        let by_id = by_id.as_ref().map(|second| second.device.as_fd());
+        let handed = peer.hand(device.as_fd(), ledger.as_fd(), self.lock.as_fd(), by_id);
         self.next = Instant::now();
         handed
     }
@@ -393,8 +418,9 @@ impl Keeper {
         let (control, its) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
         rustix::io::ioctl_fionbio(&its, false)?;
-        let left: [BorrowedFd<'_>; 3] =
-            [self.custody.device.as_fd(), self.custody.ledger.as_fd(), its.as_fd()];
+        let Custody { device, ledger, by_id, .. } = &self.custody;
+        let by_id = by_id.as_ref().map_or(&its, |second| &second.device);
+        let left: [BorrowedFd<'_>; 4] = [device, ledger, &its, by_id].map(|left| left.as_fd());
         let pid = self.program.start(self.told, left)?;
         Ok(Worker { pid, control, started: Instant::now(), ready: None, killed: None })
     }
@@ -555,7 +581,7 @@ impl Keeper {
         let fresh = failed && !self.custody.adopted;
         let kept_on = self.kept_on && !gone && !fresh && end != End::Interrupted;
         if !(kept_on || failed && self.custody.adopted) {
-            if let Err(error) = self.custody.mount.unmount() {
+            if let Err(error) = self.custody.unmount() {
                 tracing::warn!("{error}");
             }
             if let Some(manager) = self.manager.as_ref().filter(|_| self.kept_on) {

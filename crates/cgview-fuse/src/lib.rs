@@ -8,6 +8,7 @@
 #![deny(unsafe_code)]
 
 pub mod arguments;
+mod by_id;
 mod cache;
 pub mod confine;
 mod descriptors;
@@ -36,5 +37,6 @@ mod tenant;
 pub mod triggers;
 pub mod upkeep;
 
+pub use filesystem::Which;
 pub use service::Service;
 pub use session::{Guard, serve_in_background};

@@ -15,7 +15,7 @@ use std::{
 use cgview_host::Host;
 
 use crate::{
-    filesystem::{Connection, Drain},
+    filesystem::{Connection, Drain, Which},
     greeting::Greeting,
     mount::{self, Mount},
     service::Service,
@@ -39,8 +39,8 @@ impl Session {
     /// # Errors
     ///
     /// If the kernel does not begin with its greeting.
-    pub fn greet(connection: &OwnedFd) -> io::Result<Greeting> {
-        Connection::greet(connection)
+    pub fn greet(which: Which, connection: &OwnedFd) -> io::Result<Greeting> {
+        Connection::greet(which, connection)
     }
 
     /// Takes up a connection that was greeted, and that nobody serves any more or yet, and serves it by
@@ -50,13 +50,14 @@ impl Session {
     ///
     /// If the connection has ended, or there are no threads or descriptors.
     pub fn start(
+        which: Which,
         service: Arc<Service>,
         connection: OwnedFd,
         greeting: &Greeting,
         threads: usize,
         then: impl FnOnce() + Send + 'static,
     ) -> io::Result<Session> {
-        let connection = Connection::adopt(service, connection, greeting, threads)?;
+        let connection = Connection::adopt(which, service, connection, greeting, threads)?;
         let drain = connection.drain.clone();
         let ended = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&ended);
@@ -170,8 +171,10 @@ pub fn serve_in_background(mountpoint: &Path, settings: &Settings) -> Result<Gua
     let upkeep = Upkeep::start(Arc::clone(&service))?;
     let options = mount::Options { writable: settings.psi_triggers, ..mount::Options::default() };
     let (connection, mount) = Mount::new(mountpoint, &options)?;
-    let session = Session::greet(&connection).and_then(|greeting| {
-        Session::start(Arc::clone(&service), connection, &greeting, settings.threads, || {})
+    let which = Which::Shared;
+    let session = Session::greet(which, &connection).and_then(|greeting| {
+        let service = Arc::clone(&service);
+        Session::start(which, service, connection, &greeting, settings.threads, || {})
     });
     match session {
         Ok(session) => Ok(Guard { mount, session, service, _upkeep: upkeep }),

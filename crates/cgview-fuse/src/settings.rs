@@ -21,6 +21,8 @@ pub struct Settings {
     pub view: ViewSettings,
     /// How many requests are answered at the same time. Those of one container are at most half of them.
     pub threads: usize,
+    /// Where the fast mount is, if there is to be one.
+    pub by_id: Option<PathBuf>,
     /// The root below which the host's `proc` and `sys` are.
     pub host_root: PathBuf,
     /// Where the pid file, the ledger and the sockets are.
@@ -46,6 +48,7 @@ impl Default for Settings {
         Settings {
             view: ViewSettings::default(),
             threads: 4,
+            by_id: None,
             host_root: "/".into(),
             runtime_dir: "/run/cgview".into(),
             pid_file: None,
@@ -172,6 +175,7 @@ struct Config {
     on_error: Option<OnError>,
     request_deadline_ms: Option<NonZeroU32>,
     threads: Option<u8>,
+    by_id: Option<PathBuf>,
     host_root: Option<PathBuf>,
     runtime_dir: Option<PathBuf>,
     pid_file: Option<PathBuf>,
@@ -248,6 +252,7 @@ impl Settings {
     pub fn needs_restart(&self, new: &Settings) -> Vec<&'static str> {
         [
             ("threads", self.threads != new.threads),
+            ("by_id", self.by_id != new.by_id),
             ("host_root", self.host_root != new.host_root),
             ("runtime_dir", self.runtime_dir != new.runtime_dir),
             ("pid_file", self.pid_file != new.pid_file),
@@ -306,6 +311,7 @@ impl Config {
             self.request_deadline_ms.map(|ms| Duration::from_millis(ms.get().into())),
         );
         set(&mut settings.threads, self.threads.map(usize::from));
+        set(&mut settings.by_id, self.by_id.map(Some));
         set(&mut settings.host_root, self.host_root);
         set(&mut settings.runtime_dir, self.runtime_dir);
         set(&mut settings.pid_file, self.pid_file.map(Some));

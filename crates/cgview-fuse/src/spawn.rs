@@ -39,6 +39,8 @@ pub(crate) struct Program {
     numbers: [Vec<u8>; 3],
     /// The worker's `oom_score_adj`.
     oom_score: CString,
+    /// How many descriptors it is given.
+    left: usize,
     // What the pointers point to.
     _strings: Vec<CString>,
 }
@@ -52,8 +54,8 @@ const BEFORE_KEEPER: i32 = 200;
 const DIGITS: usize = 10;
 
 impl Program {
-    /// This program with the arguments of this process.
-    pub(crate) fn new() -> io::Result<Program> {
+    /// This program with the arguments of this process; `by_id` says whether there is a fast mount.
+    pub(crate) fn new(by_id: bool) -> io::Result<Program> {
         let whole = |bytes: Vec<u8>| CString::new(bytes).map_err(io::Error::from);
         let arguments = env::args_os()
             .map(|argument| whole(argument.into_vec()))
@@ -64,9 +66,11 @@ impl Program {
                 .iter()
                 .any(|prefix| name.starts_with(prefix))
         };
-        let names = [handover::DEVICE, handover::LEDGER, handover::KEEPER];
+        let names = [handover::DEVICE, handover::LEDGER, handover::KEEPER, handover::BY_ID];
+        let left = if by_id { names.len() } else { names.len() - 1 };
+        let names: Vec<&str> = names.into_iter().take(left).collect();
         let mut environment = vec![
-            CString::new("LISTEN_FDS=3")?,
+            CString::new(format!("LISTEN_FDS={left}"))?,
             CString::new(format!("LISTEN_FDNAMES={}", names.join(":")))?,
         ];
         for (name, value) in env::vars_os() {
@@ -96,14 +100,14 @@ impl Program {
         // Not by its name, which may be another version's by now.
         let path = CString::new("/proc/self/exe")?;
         let _strings = arguments.into_iter().chain(environment).collect();
-        Ok(Program { path, argv, envp, numbers, oom_score, _strings })
+        Ok(Program { path, argv, envp, numbers, oom_score, left, _strings })
     }
 
-    /// Starts it with these descriptors. It is killed when the calling thread ends.
+    /// Starts it with these descriptors, of which the last counts where there is a fast mount. It is killed when the calling thread ends.
     pub(crate) fn start(
         &mut self,
         told: Told,
-        descriptors: [BorrowedFd<'_>; 3],
+        descriptors: [BorrowedFd<'_>; 4],
     ) -> io::Result<Pid> {
         let keeper = rustix::process::getpid();
         for (number, value) in self.numbers.iter_mut().zip([0, told.before, told.status]) {
@@ -119,7 +123,7 @@ impl Program {
     }
 
     /// The child's way to another program.
-    fn become_it(&mut self, keeper: Pid, descriptors: [BorrowedFd<'_>; 3]) -> ! {
+    fn become_it(&mut self, keeper: Pid, descriptors: [BorrowedFd<'_>; 4]) -> ! {
         if let Some(number) = self.numbers.first_mut() {
             set_number(number, std::process::id());
         }
@@ -130,7 +134,7 @@ impl Program {
         unsafe {
             // Beyond those that they are to have.
             let beyond = numbers.map(|number| libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 16));
-            for (place, number) in (FIRST..).zip(beyond) {
+            for (place, number) in (FIRST..).zip(beyond).take(self.left) {
                 libc::dup2(number, place);
             }
             // Where it cannot be had, the kernel chooses by size.

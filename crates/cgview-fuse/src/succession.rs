@@ -25,7 +25,7 @@ use rustix::{
     },
 };
 
-use crate::handover::{DEVICE, LEDGER, send_with};
+use crate::handover::{BY_ID, DEVICE, LEDGER, send_with};
 
 const TAKE: &[u8] = b"cgview-handover 1\nTAKE";
 const SERVING: &[u8] = b"cgview-handover 1\nSERVING";
@@ -105,21 +105,26 @@ impl Peer {
         device: BorrowedFd<'_>,
         ledger: BorrowedFd<'_>,
         lock: BorrowedFd<'_>,
+        by_id: Option<BorrowedFd<'_>>,
     ) -> bool {
         #[cfg(not(feature = "other-version"))]
-        const NAMES: &[u8] = b"cgview-handover 1\ncgview-device:cgview-ledger:cgview-pid-file";
+        const NAMES: &[u8] =
+            b"cgview-handover 1\ncgview-device:cgview-ledger:cgview-pid-file:cgview-by-id";
         #[cfg(feature = "other-version")]
         const NAMES: &[u8] =
-            b"cgview-handover 1\ncgview-later:cgview-device:cgview-ledger:cgview-pid-file";
+            b"cgview-handover 1\ncgview-later:cgview-device:cgview-ledger:cgview-pid-file:cgview-by-id";
         let left = [
             #[cfg(feature = "other-version")]
             ledger,
             device,
             ledger,
             lock,
+            by_id.unwrap_or(lock),
         ];
+        // A name without a descriptor is left aside.
+        let count = if by_id.is_some() { left.len() } else { left.len() - 1 };
         let mut message = [0_u8; 64];
-        send_with(&self.socket, NAMES, &left).is_ok()
+        send_with(&self.socket, NAMES, left.get(..count).unwrap_or_default()).is_ok()
             && wait(&self.socket, STARTING)
             && rustix::net::recv(&self.socket, &mut message, RecvFlags::DONTWAIT)
                 .is_ok_and(|(length, _)| message.get(..length) == Some(SERVING))
@@ -132,6 +137,8 @@ pub struct Succession {
     socket: OwnedFd,
     /// [`DEVICE`].
     pub device: Option<OwnedFd>,
+    /// [`BY_ID`].
+    pub by_id: Option<OwnedFd>,
     /// [`LEDGER`].
     pub ledger: Option<OwnedFd>,
     /// The pid file, with its lock.
@@ -195,10 +202,11 @@ impl Succession {
         let names = text
             .and_then(|text| text.strip_prefix(VERSION)?.strip_prefix('\n'))
             .ok_or_else(other)?;
-        let mut handed = Succession { socket, device: None, ledger: None, lock: None };
+        let mut handed = Succession { socket, device: None, by_id: None, ledger: None, lock: None };
         for (descriptor, name) in descriptors.into_iter().zip(names.split(':')) {
             match name {
                 DEVICE => handed.device = Some(descriptor),
+                BY_ID => handed.by_id = Some(descriptor),
                 LEDGER => handed.ledger = Some(descriptor),
                 LOCK => handed.lock = Some(descriptor),
                 _ => {}

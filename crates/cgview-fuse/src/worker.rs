@@ -14,10 +14,10 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use cgview_fuse::{
-    Service,
+    Service, Which,
     arguments::Arguments,
     confine, fatal,
-    handover::{Inherited, Manager},
+    handover::{Inherited, Manager, has_ended},
     keeper::Custody,
     kept::{self, Line},
     ledger::{DYING, Ledger},
@@ -63,7 +63,8 @@ pub(crate) fn kept(
     };
     let mountpoint = arguments.mountpoint.clone();
     let voice = Voice::Keeper(Arc::new(Line::new(keeper)));
-    let start = Start { device, memory, mountpoint, first: kept::workers_before() == 0 };
+    let by_id = inherited.by_id;
+    let start = Start { device, by_id, memory, mountpoint, first: kept::workers_before() == 0 };
     if let Some(died) = kept::predecessor() {
         tracing::warn!("took over from a worker that {died}");
     }
@@ -80,22 +81,23 @@ pub(crate) fn alone(
     signals: Signals,
     custody: Custody,
 ) -> Result<()> {
-    let Custody { device, ledger: memory, mount, adopted } = custody;
+    let Custody { device, ledger: memory, mount, adopted, by_id } = custody;
+    let (by_id, second) = by_id.map(|second| (second.device, second.mount)).unzip();
     let unless_adopted = || {
         if !adopted {
-            unmount(&mount);
+            second.iter().chain([&mount]).for_each(unmount);
         }
     };
     let manager = Manager::new().filter(Manager::keeps_descriptors);
     if let Some(manager) = &manager {
         use std::os::fd::AsFd as _;
         manager
-            .store(&device, memory.as_fd())
+            .store(&device, memory.as_fd(), by_id.as_ref().map(|device| device.as_fd()))
             .context("cannot give the connection to the service manager")
             .inspect_err(|_| unless_adopted())?;
     }
     let mountpoint = mount.path().to_owned();
-    let start = Start { device, memory, mountpoint, first: !adopted };
+    let start = Start { device, by_id, memory, mountpoint, first: !adopted };
     let running = Running::start(&settings, start, &signals, &Voice::Systemd)
         .inspect_err(|_| unless_adopted())?;
     start_watchdog(mount.path());
@@ -103,7 +105,7 @@ pub(crate) fn alone(
     notify(&[NotifyState::Stopping]);
     match manager {
         Some(_) if !running.has_ended() && last != Some(SIGINT) => {
-            running.drain(mount.path());
+            running.drain(mount.path(), second.as_ref().map(Mount::path));
             tracing::info!("readers wait for the next start");
             running.finish(None)
         }
@@ -111,6 +113,7 @@ pub(crate) fn alone(
             if let Some(manager) = manager {
                 manager.remove();
             }
+            second.iter().for_each(unmount);
             running.finish(Some(&mount))
         }
     }
@@ -138,6 +141,7 @@ impl Voice {
 /// What is served.
 struct Start {
     device: OwnedFd,
+    by_id: Option<OwnedFd>,
     memory: OwnedFd,
     mountpoint: PathBuf,
     /// Whether nobody has served it before.
@@ -150,6 +154,7 @@ struct Running {
     upkeep: Upkeep,
     _metrics: Option<Server>,
     session: Session,
+    by_id: Option<Session>,
     /// What the next process waits for.
     _turn: Option<File>,
 }
@@ -195,16 +200,34 @@ impl Running {
             served => served?,
         };
         let upkeep = Upkeep::start(Arc::clone(&service)).context("cannot start the upkeep")?;
-        let Start { device, mountpoint, .. } = start;
+        let Start { device, by_id, mountpoint, first, .. } = start;
         // The session ends by itself when somebody else unmounts; then there is nothing left to wait for.
         let threads = settings.threads;
-        let session =
-            Session::start(Arc::clone(&service), device, &greeting, threads, closes(signals))
-                .context("cannot serve the mount")?;
+        let session = Session::start(
+            Which::Shared,
+            Arc::clone(&service),
+            device,
+            &greeting,
+            threads,
+            closes(signals),
+        )
+        .context("cannot serve the mount")?;
+        let by_id = by_id.filter(|device| !has_ended(device)).map(|device| {
+            let service = Arc::clone(&service);
+            Session::start(Which::ById, service, device, &greeting, threads, || {})
+        });
+        let by_id = match by_id.transpose().context("cannot serve the fast mount") {
+            // Whoever was served goes on being served.
+            Err(error) if !first => {
+                tracing::error!("{error:#}");
+                None
+            }
+            by_id => by_id?,
+        };
         // First to the keeper: whoever reads the log may kill this process at once.
         voice.tell(&[NotifyState::Ready, NotifyState::Status("serving")]);
         tracing::info!("serving {} with {} threads", mountpoint.display(), settings.threads);
-        Ok(Running { service, upkeep, _metrics: metrics, session, _turn: turn })
+        Ok(Running { service, upkeep, _metrics: metrics, session, by_id, _turn: turn })
     }
 
     fn has_ended(&self) -> bool {
@@ -247,21 +270,24 @@ impl Running {
             }
         }
         if drained.load(Ordering::Acquire) {
-            self.drain(&arguments.mountpoint);
+            self.drain(&arguments.mountpoint, settings.by_id.as_deref());
         }
         Ok((self, last))
     }
 
     /// Answers what was read, and reads no more.
-    fn drain(&self, mountpoint: &Path) {
-        if !self.has_ended() && !self.session.drain(mountpoint, DRAINING) {
+    fn drain(&self, mountpoint: &Path, by_id: Option<&Path>) {
+        let ends = |session: &Session, at| session.has_ended() || session.drain(at, DRAINING);
+        let drained = ends(&self.session, mountpoint);
+        let second = self.by_id.as_ref().zip(by_id).is_none_or(|(session, at)| ends(session, at));
+        if !drained || !second {
             tracing::warn!("not all requests could be answered before the next process goes on");
         }
     }
 
     /// Ends, after unmounting what is to be unmounted.
     fn finish(self, mount: Option<&Mount>) -> Result<()> {
-        let Running { service: _service, upkeep, _metrics, session, _turn } = self;
+        let Running { service: _service, upkeep, _metrics, session, by_id: _, _turn } = self;
         drop(upkeep);
         if let Some(mount) = mount {
             unmount(mount);

@@ -12,14 +12,19 @@ use cgview_core::{
     view::Reader,
 };
 use parking_lot::Mutex;
-use rustix::io::Errno;
+use rustix::{
+    fs::OFlags,
+    io::Errno,
+    process::{Pid, PidfdFlags, pidfd_open},
+};
 
 use crate::{
     budget::Token,
     container::{Container, ContainerId, Origin},
     error::{Error, Result},
-    hierarchy::below,
+    hierarchy::{Layout, below},
     host::Host,
+    ioctl::cgroup_of,
     process::Process,
     root::{check_whole, read_once},
 };
@@ -122,14 +127,35 @@ impl Host {
     pub fn keep(&self, tid: u32) -> Result<KeptCaller> {
         let process = Process::open(&self.root, tid)?;
         let file = process.open_file(&self.root, "cgroup")?;
+        let pidfd = self.pidfd(tid);
+        let number = || pidfd.as_ref().and_then(|pidfd| cgroup_of(pidfd).ok());
+        let before = number();
         let mut membership = Vec::new();
+        // If that can be read, the process had its number all the while, and so the descriptor is its own.
         read_membership(&file, tid, &mut membership)?;
         let caller = Caller::find(self, &process, &membership)?;
-        let open = self.budget.take(2).map(|token| Open { process, file, _token: token });
-        let known = Known { caller, membership, checked: Instant::now() };
+        let cgroup = before.filter(|_| number() == before);
+        let kept = 2 + usize::from(pidfd.is_some());
+        let open = self.budget.take(kept).map(|token| Open { process, file, pidfd, _token: token });
+        let known = Known { caller, membership, cgroup, checked: Instant::now() };
         Ok(KeptCaller { tid, known: Mutex::new(known), open })
     }
 }
+
+impl Host {
+    /// A descriptor of a thread whose cgroup can be asked for by it, where that says all: on a host that has the
+    /// unified hierarchy alone, and Linux 6.13.
+    fn pidfd(&self, tid: u32) -> Option<OwnedFd> {
+        if self.layout() != Layout::Unified || !self.procfs || !self.own_pids {
+            return None;
+        }
+        let pid = Pid::from_raw(i32::try_from(tid).ok()?)?;
+        pidfd_open(pid, PIDFD_THREAD).ok()
+    }
+}
+
+/// `PIDFD_THREAD` of `linux/pidfd.h`, since Linux 6.9: any thread, and not the first of a process alone.
+const PIDFD_THREAD: PidfdFlags = PidfdFlags::from_bits_retain(OFlags::EXCL.bits());
 
 fn read_membership(file: &OwnedFd, tid: u32, text: &mut Vec<u8>) -> Result<()> {
     read_once(file.as_fd(), text).map_err(|errno| match errno {
@@ -155,6 +181,8 @@ pub struct KeptCaller {
 struct Known {
     caller: Caller,
     membership: Vec<u8>,
+    /// The number of its cgroup, where that can be asked for.
+    cgroup: Option<u64>,
     checked: Instant,
 }
 
@@ -162,6 +190,7 @@ struct Known {
 struct Open {
     process: Process,
     file: OwnedFd,
+    pidfd: Option<OwnedFd>,
     _token: Token,
 }
 
@@ -201,10 +230,22 @@ impl KeptCaller {
 
     fn check_open(&self, host: &Host, open: &Open, text: &mut Vec<u8>) -> Result<Caller> {
         let asked = Instant::now();
+        let number = || open.pidfd.as_ref().map(cgroup_of).transpose();
+        let before = match number() {
+            Err(Errno::SRCH) => return Err(Error::Gone { pid: self.tid }),
+            number => number.ok().flatten(),
+        };
+        if before.is_some() {
+            let known = self.known.lock();
+            if before == known.cgroup && known.checked.elapsed() < TRUSTED_FOR {
+                return Ok(known.caller.clone());
+            }
+        }
         read_membership(&open.file, self.tid, text)?;
         {
-            let known = self.known.lock();
+            let mut known = self.known.lock();
             if *text == known.membership && known.checked.elapsed() < TRUSTED_FOR {
+                known.cgroup = before.filter(|_| number() == Ok(before));
                 return Ok(known.caller.clone());
             }
         }
@@ -214,6 +255,7 @@ impl KeptCaller {
         if known.checked <= asked {
             known.caller = caller.clone();
             known.membership.clone_from(text);
+            known.cgroup = before.filter(|_| number() == Ok(before));
             known.checked = asked;
         }
         Ok(caller)

@@ -14,6 +14,7 @@
 mod budget;
 mod caller;
 mod capture;
+mod census;
 mod cgroup;
 mod container;
 pub mod deputy;
@@ -33,6 +34,7 @@ mod trigger;
 mod watch;
 
 pub use caller::{Caller, KeptCaller};
+pub use census::{Census, CgroupId, Populated};
 pub use container::{Container, ContainerId};
 pub use error::{Error, Result};
 pub use hierarchy::{Hierarchy, Layout};

@@ -56,6 +56,9 @@ const FUSE_DEV_IOC_CLONE: u64 = 0x8004_e500;
 /// `NS_GET_PID_FROM_PIDNS` of `linux/nsfs.h`: `_IOR(0xb7, 0x6, int)`.
 const NS_GET_PID_FROM_PIDNS: u64 = 0x8004_b706;
 
+/// `PIDFD_GET_INFO` of `linux/pidfd.h`: `_IOWR(0xff, 11, struct pidfd_info)`, in its first size.
+const PIDFD_GET_INFO: u64 = 0xc040_ff0b;
+
 /// `FIONBIO` of `asm-generic/ioctls.h`.
 const FIONBIO: u64 = 0x5421;
 
@@ -73,6 +76,7 @@ const SERVICE: &[c_long] = &[
     libc::SYS_openat,     // opens all of them; Landlock says which
     libc::SYS_openat2,    // opens those below --host-root, without a way out
     libc::SYS_close,      // closes them
+    libc::SYS_pidfd_open, // callers that ask again, for their cgroup
     libc::SYS_read,       // requests of the kernel, files, signals from the handler's pipe
     libc::SYS_pread64,    // host files that are kept open
     libc::SYS_readv,      // where the standard library reads into parts
@@ -189,6 +193,7 @@ const SERVICE_IF: &[(c_long, &[Condition])] = &[
     (libc::SYS_ioctl, &[(1, SeccompCmpOp::Eq, FIONBIO)]), // standard library, for sockets
     (libc::SYS_ioctl, &[(1, SeccompCmpOp::Eq, FUSE_DEV_IOC_CLONE)]), // a descriptor for each thread
     (libc::SYS_ioctl, &[(1, SeccompCmpOp::Eq, NS_GET_PID_FROM_PIDNS)]), // the init of a container
+    (libc::SYS_ioctl, &[(1, SeccompCmpOp::Eq, PIDFD_GET_INFO)]), // whether a caller is who it was
     (libc::SYS_prctl, &[(0, SeccompCmpOp::Eq, bits(libc::PR_SET_NAME))]), // names of threads
     (libc::SYS_prctl, &[(0, SeccompCmpOp::Eq, PR_GET_AUXV)]), // rustix, for the size of a page
     // Whether a process exists that /proc hides.

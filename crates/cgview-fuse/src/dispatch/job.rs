@@ -3,7 +3,7 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, OnceLock},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use cgview_core::tree::{Dir, Entry, File};
@@ -27,6 +27,13 @@ pub enum Ask {
         handle: u64,
         /// Where the read begins.
         offset: u64,
+    },
+    /// The text of a file for a caller that is known: see [`Dispatcher::submit_for`](super::Dispatcher::submit_for).
+    Text {
+        /// The file.
+        file: File,
+        /// How old its numbers may be.
+        age: Duration,
     },
     /// An entry of a directory whose entries depend on who asks.
     Lookup {
@@ -59,7 +66,7 @@ pub enum Ask {
 /// What the answer is.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Told {
-    /// To [`Ask::Read`]: the whole text.
+    /// To [`Ask::Read`] and [`Ask::Text`]: the whole text.
     Text(Arc<[u8]>),
     /// To [`Ask::Lookup`].
     Entry(Entry),
@@ -93,6 +100,13 @@ impl Job {
         self.number
     }
 
+    /// One of a caller that is known.
+    pub(super) fn of(number: u64, who: cgview_host::Caller, ask: Ask, reply: Reply) -> Job {
+        let job = Job::new(number, Caller { tid: 0, uid: 0 }, ask, reply);
+        let _ = job.who.set(who);
+        job
+    }
+
     pub(super) fn came(&self) -> Instant {
         self.came
     }
@@ -118,6 +132,13 @@ impl Job {
                 .text_of(self.caller.tid, self.who.get(), *file)
                 .map(|text| Told::Text(text.into()))
                 .map_err(|error| error.errno()),
+            Ask::Text { file, age } => match self.who.get() {
+                Some(who) => service
+                    .text_within(who, *file, *age)
+                    .map(|text| Told::Text(text.into()))
+                    .map_err(|error| error.errno()),
+                None => Err(Errno::IO),
+            },
             Ask::Lookup { dir, name } => service.lookup(self.caller, *dir, name).map(Told::Entry),
             Ask::List { dir } => service
                 .list_for(self.caller, *dir)
@@ -149,7 +170,7 @@ impl Job {
             let recent = || service.recent(self.caller.tid, self.came.elapsed());
             let who = self.who.get().cloned().or_else(recent);
             match &self.ask {
-                Ask::Read { file, .. } => service
+                Ask::Read { file, .. } | Ask::Text { file, .. } => service
                     .text_without_asking(who.as_ref(), *file, error, is_last)
                     .map(|text| Told::Text(text.into()))
                     .map_err(|error| error.errno()),
@@ -172,7 +193,9 @@ impl Job {
     /// Answers it with an error, as so many processes have ended while they worked on it.
     pub(super) fn refuse(&self, service: &Service, deaths: u64) {
         let what = match &self.ask {
-            Ask::Read { file, .. } | Ask::Write { file, .. } => Entry::File(*file).path(),
+            Ask::Read { file, .. } | Ask::Text { file, .. } | Ask::Write { file, .. } => {
+                Entry::File(*file).path()
+            }
             Ask::Lookup { dir, .. } | Ask::List { dir } => Entry::Dir(*dir).path(),
             Ask::Release { .. } => "an open file".into(),
         };

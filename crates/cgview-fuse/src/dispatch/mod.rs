@@ -123,12 +123,25 @@ impl Dispatcher {
     /// Has a request answered: mostly before this returns, but perhaps later and by another thread. `number` is
     /// what the connection knows it by.
     pub fn submit(&self, number: u64, caller: Caller, ask: Ask, reply: Reply) {
-        let inner = &self.0;
-        if let Some(deaths) = inner.service.is_fatal(number) {
-            return Job::new(number, caller, ask, reply).refuse(&inner.service, deaths);
+        if let Some(deaths) = self.0.service.is_fatal(number) {
+            return Job::new(number, caller, ask, reply).refuse(&self.0.service, deaths);
         }
-        let whose = inner.service.whose(caller.tid);
-        let job = Arc::new(Job::new(number, caller, ask, reply));
+        let whose = self.0.service.whose(caller.tid);
+        self.enter(whose, Job::new(number, caller, ask, reply));
+    }
+
+    /// The same for a caller that is known, whoever sent the request.
+    pub(crate) fn submit_for(&self, number: u64, who: cgview_host::Caller, ask: Ask, reply: Reply) {
+        if let Some(deaths) = self.0.service.is_fatal(number) {
+            return Job::of(number, who, ask, reply).refuse(&self.0.service, deaths);
+        }
+        let whose = who.container.id().clone();
+        self.enter(Some(whose), Job::of(number, who, ask, reply));
+    }
+
+    fn enter(&self, whose: Option<ContainerId>, job: Job) {
+        let inner = &self.0;
+        let job = Arc::new(job);
         let came = job.came();
         let (arrival, parked, worker) = {
             let mut state = inner.lanes.lock();

@@ -27,6 +27,7 @@ use parking_lot::RwLock;
 use rustix::io::Errno;
 
 use crate::{
+    by_id::{Pages, Registry},
     cache::{Callers, HostTexts},
     fatal::Notes,
     handles::{Handles, Held},
@@ -155,6 +156,8 @@ pub struct Service {
     ledger: Option<Arc<Ledger>>,
     notes: Option<Notes>,
     unkept: RateLimit<Kind>,
+    registry: Registry,
+    pages: Pages,
     /// The handles whose texts are in the ledger.
     texts_kept: parking_lot::Mutex<std::collections::HashSet<u64>>,
 }
@@ -196,6 +199,8 @@ impl Service {
             ledger: None,
             notes: None,
             unkept: RateLimit::new(WARNING_INTERVAL),
+            registry: Registry::default(),
+            pages: Pages::default(),
             texts_kept: parking_lot::Mutex::default(),
         }
     }
@@ -213,6 +218,16 @@ impl Service {
     #[must_use]
     pub fn host(&self) -> &Host {
         &self.host
+    }
+
+    /// The containers of the fast mount.
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The texts of the fast mount.
+    pub(crate) fn pages(&self) -> &Pages {
+        &self.pages
     }
 
     /// What it has counted.
@@ -261,6 +276,8 @@ impl Service {
     /// Forgets what nobody asks for any more.
     pub fn sweep(&self) {
         self.callers.sweep(CALLER_IDLE);
+        self.registry.sweep(&self.host);
+        self.pages.sweep();
         for id in self.tenants.sweep(TENANT_IDLE, self.now()) {
             self.forget_kept(&id);
         }

@@ -1,6 +1,9 @@
 //! What a file says to whom, and what happens where that cannot be told.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use cgview_core::{
     Explanation, HostFacts, Snapshot, View,
@@ -35,7 +38,28 @@ impl Service {
         caller: Option<&cgview_host::Caller>,
         file: File,
     ) -> Result<Vec<u8>, Error> {
+        self.text_by(*self.settings.read(), tid, caller, file)
+    }
+
+    /// What a caller that is known is told by a file, from numbers that are not older than `age`.
+    pub(crate) fn text_within(
+        &self,
+        caller: &cgview_host::Caller,
+        file: File,
+        age: Duration,
+    ) -> Result<Vec<u8>, Error> {
         let settings = *self.settings.read();
+        let settings = ViewSettings { freshness: settings.freshness.min(age), ..settings };
+        self.text_by(settings, 0, Some(caller), file)
+    }
+
+    fn text_by(
+        &self,
+        settings: ViewSettings,
+        tid: u32,
+        caller: Option<&cgview_host::Caller>,
+        file: File,
+    ) -> Result<Vec<u8>, Error> {
         let error = match self.render(tid, caller, file, settings) {
             Ok(text) => return Ok(text),
             Err(error @ Error::View(_)) => return Err(error),
@@ -140,7 +164,11 @@ impl Service {
         settings: ViewSettings,
     ) -> Result<Vec<u8>, Error> {
         let render = |caller: &cgview_host::Caller| self.render_once(caller, file, settings);
-        let find = || self.find(tid).and_then(|caller| render(&caller));
+        let find = || match caller {
+            // Nobody is to be found by a number.
+            Some(caller) if tid == 0 => render(caller),
+            _ => self.find(tid).and_then(|caller| render(&caller)),
+        };
         self.or_again(tid, caller.map_or_else(find, render), find)
     }
 
@@ -153,7 +181,9 @@ impl Service {
     ) -> Result<T, Error> {
         match &first {
             // The container moved to other cgroups, and its old ones are gone.
-            Err(Error::Host(cgview_host::Error::Vanished { .. })) => self.callers.forget(tid),
+            Err(Error::Host(cgview_host::Error::Vanished { .. })) if tid != 0 => {
+                self.callers.forget(tid)
+            }
             Err(error @ Error::Host(cause)) if cause.is_out_of_descriptors() => {
                 self.relieve(error);
             }
