@@ -21,6 +21,8 @@ use rustix::io::Errno;
 /// The open files of one connection that were read.
 #[derive(Debug)]
 pub struct Handles {
+    /// The first number of this process.
+    first: u64,
     next: AtomicU64,
     shards: [Mutex<Shard>; SHARDS],
     most: Held,
@@ -64,6 +66,7 @@ impl Handles {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let next = since.as_secs().wrapping_mul(1_000_000_000) + u64::from(since.subsec_nanos());
         Handles {
+            first: next,
             next: AtomicU64::new(next),
             shards: Default::default(),
             most,
@@ -74,6 +77,11 @@ impl Handles {
     /// A number that no other open file has.
     pub fn open(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Whether a process before this one gave that number.
+    pub fn is_older(&self, number: u64) -> bool {
+        number < self.first
     }
 
     /// The text that it is being read from.

@@ -26,6 +26,9 @@ use crate::{
 const MOST_TEXTS: usize = 1024;
 const LONGEST_TEXT: usize = 64 << 10;
 
+/// Of how many open files it is written down at least that a reader has but a part.
+const MOST_MARKS: usize = 16_384;
+
 /// The CPU times of a container, as a record has them.
 #[derive(Debug, Serialize)]
 struct CpuRecord<'a> {
@@ -84,8 +87,10 @@ impl Service {
                     if let Ok(handle) = name.parse() {
                         let text: Arc<[u8]> = body.into();
                         self.texts_kept.lock().insert(handle);
-                        // Whose it was is not kept, and so there is room.
-                        let _ = self.handles.put(handle, None, text);
+                        if !text.is_empty() {
+                            // Whose it was is not kept, and so there is room.
+                            let _ = self.handles.put(handle, None, text);
+                        }
                     }
                     continue;
                 }
@@ -132,18 +137,30 @@ impl Service {
     pub(crate) fn keep_text(&self, handle: u64, text: &[u8], offset: u64, size: usize) {
         let Some(ledger) = &self.ledger else { return };
         let rest = text.len().saturating_sub(usize::try_from(offset).unwrap_or(usize::MAX));
-        {
+        let is_whole = {
             let mut kept = self.texts_kept.lock();
             // One that was kept before must not be taken for this one.
-            let is_worth_it = rest > size && kept.len() < MOST_TEXTS && text.len() <= LONGEST_TEXT;
+            let is_worth_it = rest > size && kept.len() < MOST_MARKS;
             if !is_worth_it && !kept.contains(&handle) {
                 return;
             }
             kept.insert(handle);
-        }
+            kept.len() <= MOST_TEXTS && text.len() <= LONGEST_TEXT
+        };
+        // Of the others, that there is more.
+        let text = if is_whole { text } else { &[] };
         if let Err(error) = ledger.put(Kind::Text, &handle.to_string(), text) {
             tracing::debug!("cannot write down the text of an open file: {error}");
         }
+    }
+
+    /// Whether a reader that goes on with an open file has had all of its text: it was given by a process before
+    /// this one, which wrote nothing down. A new text may be longer, and its end would be taken for the old one's.
+    pub(crate) fn is_read_out(&self, handle: u64, offset: u64) -> bool {
+        offset > 0
+            && self.ledger.is_some()
+            && self.handles.is_older(handle)
+            && !self.texts_kept.lock().contains(&handle)
     }
 
     /// Forgets the text of an open file, if it was written down.

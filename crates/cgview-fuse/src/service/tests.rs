@@ -56,3 +56,31 @@ fn without_descriptors_all_that_is_only_kept_is_closed() {
     // A reader would take it for a limit of its own.
     assert_eq!(out_of_descriptors().errno(), Errno::IO);
 }
+
+#[test]
+fn what_was_read_to_its_end_ends_there_for_the_next_process() {
+    let (fake, _) = service();
+    let greeting = serde_json::from_str(r#"{"request":[1],"reply":[2]}"#).unwrap();
+    let memory = || {
+        let host = Host::at(fake.path()).unwrap();
+        Service::new(host, ViewSettings::default())
+    };
+    let first = Arc::new(Ledger::in_memory(&greeting).unwrap());
+    let service = memory().with_ledger(Arc::clone(&first));
+    let (whole, part, long) =
+        (service.handles.open(), service.handles.open(), service.handles.open());
+    service.keep_text(whole, b"text", 0, 4096);
+    service.keep_text(part, b"text", 0, 2);
+    service.keep_text(long, &vec![b'x'; 1 << 20], 0, 4096);
+    // A process has its own for what they are.
+    assert!([whole, part, long].iter().all(|&handle| !service.is_read_out(handle, 4)));
+    let copy = std::os::fd::AsFd::as_fd(&*first).try_clone_to_owned().unwrap();
+    let (ledger, records) = Ledger::open(copy).unwrap();
+    let next = memory().with_ledger(Arc::new(ledger));
+    next.restore_records(records);
+    assert!(next.is_read_out(whole, 4) && !next.is_read_out(whole, 0));
+    assert!(!next.is_read_out(part, 2) && !next.is_read_out(long, 4096));
+    assert_eq!(next.held(part, 2).as_deref(), Some(&b"text"[..]));
+    assert_eq!(next.held(long, 4096), None);
+    assert!(!next.is_read_out(next.handles.open(), 4));
+}
