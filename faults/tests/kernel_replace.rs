@@ -79,5 +79,6 @@ fn a_version_that_cannot_read_the_ledger_changes_nothing() {
     let complaints = load.complaints();
     let totals = load.finish(&daemon);
     assert_eq!((totals.failed, totals.wrong, totals.back), (0, 0, 0), "{complaints}");
-    assert_eq!(totals.aborted, 0, "{complaints}");
+    let most = if kernel_is_at_least(6, 9) { 0 } else { totals.readers as u64 };
+    assert!(totals.aborted <= most, "{complaints}");
 }
