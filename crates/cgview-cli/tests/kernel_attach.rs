@@ -227,10 +227,17 @@ impl Obedient {
         text.trim_end_matches("\n#end\n").to_owned()
     }
 
+    /// What it has mounted at and below `/proc` and `/sys`. The rest is a copy of the machine's, where others come and go.
     fn mounts(&self) -> Vec<String> {
         let text = fs::read_to_string(format!("/proc/{}/mountinfo", self.process.pid())).unwrap();
         // Numbers of mounts are given anew.
-        text.lines().map(|line| line.split(' ').skip(2).collect::<Vec<_>>().join(" ")).collect()
+        let lines = text.lines().map(|line| line.split(' ').skip(2).collect::<Vec<_>>());
+        let is_kernels = |words: &Vec<&str>| {
+            ["/proc", "/sys"]
+                .iter()
+                .any(|dir| words[2] == *dir || words[2].starts_with(&format!("{dir}/")))
+        };
+        lines.filter(is_kernels).map(|words| words.join(" ")).collect()
     }
 }
 
