@@ -17,7 +17,7 @@ use cgview_host::{Caller, ContainerId, Host, KeptCaller, Result};
 use parking_lot::{Mutex, RwLock};
 use rustix::io::Errno;
 
-use crate::metrics::CacheCounters;
+use crate::{metrics::CacheCounters, settings::ViewSettings};
 
 /// What the kernel is being asked right now, and since when.
 ///
@@ -25,10 +25,6 @@ use crate::metrics::CacheCounters;
 /// one thread along and not all.
 #[derive(Debug)]
 pub(crate) struct Flights<K>(Mutex<Vec<(K, Instant)>>);
-
-/// A question to the kernel takes microseconds, but whoever asks may have to wait for a CPU. One that takes as
-/// long as this hangs, for all that is known.
-pub(crate) const SLOW: Duration = Duration::from_millis(200);
 
 /// Something that the kernel is being asked, until this is dropped.
 #[derive(Debug)]
@@ -45,17 +41,17 @@ impl<K> Default for Flights<K> {
 }
 
 impl<K: Clone + PartialEq> Flights<K> {
-    /// Whether something like this has been asked in vain for longer than usual.
-    pub(crate) fn are_slow(&self, like: impl Fn(&K) -> bool) -> bool {
+    /// Whether something like this has been asked in vain for `slow`.
+    pub(crate) fn are_slow(&self, slow: Duration, like: impl Fn(&K) -> bool) -> bool {
         let flights = self.0.lock();
-        flights.iter().any(|(what, since)| since.elapsed() >= SLOW && like(what))
+        flights.iter().any(|(what, since)| since.elapsed() >= slow && like(what))
     }
 
     /// Whether something like this has been asked in vain more than once. Where there is no other answer, one
     /// that takes long may be the machine's slowness.
-    pub(crate) fn are_stuck(&self, like: impl Fn(&K) -> bool) -> bool {
+    pub(crate) fn are_stuck(&self, slow: Duration, like: impl Fn(&K) -> bool) -> bool {
         let flights = self.0.lock();
-        flights.iter().filter(|(what, since)| since.elapsed() >= SLOW && like(what)).count() > 1
+        flights.iter().filter(|(what, since)| since.elapsed() >= slow && like(what)).count() > 1
     }
 
     pub(crate) fn start(&self, what: K) -> Flight<'_, K> {
@@ -102,10 +98,16 @@ struct Seen {
 }
 
 impl Callers {
-    /// The caller behind a thread id.
-    pub(crate) fn get(&self, host: &Host, tid: u32, counters: &CacheCounters) -> Result<Caller> {
+    /// The caller behind a thread id, unless that has been asked in vain for `slow`.
+    pub(crate) fn get(
+        &self,
+        host: &Host,
+        tid: u32,
+        slow_after: Duration,
+        counters: &CacheCounters,
+    ) -> Result<Caller> {
         let Some(shard) = self.shard(tid) else { return host.caller(tid) };
-        if self.flights.are_stuck(|&other| other == tid) {
+        if self.flights.are_stuck(slow_after, |&other| other == tid) {
             return Err(slow(format!("/proc/{tid}/cgroup")));
         }
         let _flight = self.flights.start(tid);
@@ -251,7 +253,7 @@ impl<T> Fetched<T> {
 const MOST_TEXTS: usize = 4096;
 
 impl HostTexts {
-    /// The text of a file, not older than `freshness`.
+    /// The text of a file, as fresh as `settings` want it.
     ///
     /// A pressure file is empty where the kernel keeps no pressure: reading it is then an error
     /// (`psi_show()`), which is the container's to tell and not the host's.
@@ -263,14 +265,15 @@ impl HostTexts {
         host: &Host,
         (file, path): (File, &str),
         any: bool,
-        freshness: Duration,
+        settings: &ViewSettings,
         counters: &CacheCounters,
     ) -> Result<Arc<[u8]>> {
+        let freshness = settings.freshness;
         if let Some(known) = self.texts.read().get(path).filter(|known| known.is_fresh(freshness)) {
             counters.hits.inc();
             return Ok(Arc::clone(&known.value));
         }
-        self.check_flights(path, || self.texts.read().contains_key(path))?;
+        self.check_flights(path, settings, || self.texts.read().contains_key(path))?;
         counters.misses.inc();
         let mut text = Vec::new();
         let at = Instant::now();
@@ -311,20 +314,21 @@ impl HostTexts {
         self.texts.read().get(path).map(|known| Arc::clone(&known.value))
     }
 
-    /// What the host has, not older than `freshness`.
+    /// What the host has, as fresh as `settings` want it.
     pub(crate) fn facts(
         &self,
         host: &Host,
-        freshness: Duration,
+        settings: &ViewSettings,
         counters: &CacheCounters,
     ) -> Result<Arc<HostFacts>> {
-        if let Some(known) = self.facts.read().as_ref().filter(|known| known.is_fresh(freshness)) {
-            return Ok(Arc::clone(&known.value));
+        let known = self.facts.read().clone();
+        if let Some(known) = known.filter(|known| known.is_fresh(settings.freshness)) {
+            return Ok(known.value);
         }
-        self.check_flights(FACTS, || self.facts.read().is_some())?;
+        self.check_flights(FACTS, settings, || self.facts.read().is_some())?;
         let at = Instant::now();
         let meminfo = (File::Proc(ProcFile::Meminfo), "/proc/meminfo");
-        let meminfo = self.get(host, meminfo, false, freshness, counters)?;
+        let meminfo = self.get(host, meminfo, false, settings, counters)?;
         let flight = self.flights.start(FACTS.into());
         let value = Arc::new(host.facts_with(&meminfo)?);
         drop(flight);
@@ -333,8 +337,13 @@ impl HostTexts {
     }
 
     /// Fails if somebody has been reading the file in vain, and it was read before: then that will do.
-    fn check_flights(&self, path: &str, known: impl FnOnce() -> bool) -> Result<()> {
-        if self.flights.are_slow(|other| **other == *path) && known() {
+    fn check_flights(
+        &self,
+        path: &str,
+        settings: &ViewSettings,
+        known: impl FnOnce() -> bool,
+    ) -> Result<()> {
+        if self.flights.are_slow(settings.slow(), |other| **other == *path) && known() {
             return Err(slow(path));
         }
         Ok(())

@@ -76,6 +76,19 @@ pub struct ViewSettings {
     pub request_deadline: Duration,
 }
 
+/// A question to the kernel takes microseconds, but whoever asks may have to wait for a CPU.
+const SLOW: Duration = Duration::from_millis(200);
+
+impl ViewSettings {
+    /// What the kernel has been asked for this long hangs, for all that is known: whoever needs the same then
+    /// goes without, if there is an older answer. Where readers are to wait long, the machine is slow, and
+    /// this is longer, too.
+    #[must_use]
+    pub fn slow(&self) -> Duration {
+        SLOW.max(self.request_deadline / 3 * 2)
+    }
+}
+
 impl Default for ViewSettings {
     fn default() -> ViewSettings {
         ViewSettings {

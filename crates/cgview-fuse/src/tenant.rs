@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use crate::{
     cache::{Flights, slow},
     metrics::Metrics,
+    settings::ViewSettings,
     state::{Saved, SavedLoad},
 };
 
@@ -136,14 +137,15 @@ impl Tenant {
         self.last.lock().elapsed()
     }
 
-    /// A snapshot with `parts` in it, not older than `freshness`.
+    /// A snapshot with `parts` in it, as fresh as `settings` want it.
     pub(crate) fn sample(
         &self,
         host: &Host,
         parts: Parts,
-        freshness: Duration,
+        settings: &ViewSettings,
         metrics: &Metrics,
     ) -> Result<Arc<Snapshot>> {
+        let freshness = settings.freshness;
         let known = self
             .samples
             .lock()
@@ -156,7 +158,7 @@ impl Tenant {
         }
         // What shares a part with it shares a file that hangs.
         let shares = |other: &Parts| other.without(parts) != *other;
-        if self.flights.are_slow(shares) && self.stale(parts).is_some() {
+        if self.flights.are_slow(settings.slow(), shares) && self.stale(parts).is_some() {
             return Err(slow(self.container.path()));
         }
         metrics.samples.misses.inc();

@@ -28,7 +28,7 @@ pub enum Ask {
         /// Where the read begins.
         offset: u64,
     },
-    /// The text of a file for a caller that is known: see [`Dispatcher::submit_for`](super::Dispatcher::submit_for).
+    /// The text of a file for a caller that is known: see `Dispatcher::submit_for`.
     Text {
         /// The file.
         file: File,

@@ -28,13 +28,13 @@ use self::{
     job::Job,
     lanes::{Arrival, Lanes, Limits, Ticket},
 };
-use crate::{
-    cache::SLOW,
-    service::{Caller, Error, Service},
-};
+use crate::service::{Caller, Error, Service};
 
 /// How many threads there may be in place of those that hang.
 const MOST_WORKERS: usize = 32;
+
+/// A request that is at work for longer than this does not keep others waiting.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// How many requests of one container may hang. Where more parts of it do, all of it does.
 const MOST_OVERDUE: usize = 4;
@@ -300,7 +300,7 @@ impl Inner {
     /// After how long others are let in beside a request, and after how long it is answered in another way.
     fn patience(&self) -> (Duration, Duration) {
         let deadline = self.service.deadline();
-        (SLOW.min(deadline / 2), deadline)
+        (PATIENCE.min(deadline / 2), deadline)
     }
 
     /// Wakes a worker, or makes one.

@@ -222,7 +222,8 @@ impl Service {
         if tid == 0 {
             return Err(Error::NoCaller);
         }
-        Ok(self.callers.get(&self.host, tid, &self.metrics.callers)?)
+        let slow = self.settings.read().slow();
+        Ok(self.callers.get(&self.host, tid, slow, &self.metrics.callers)?)
     }
 
     /// The container of a caller, with its CPUs and nodes. `None` if it is the host, or nobody that is known.
@@ -289,7 +290,7 @@ impl Service {
     fn host_text(&self, file: File, settings: ViewSettings) -> Result<Arc<[u8]>, Error> {
         let path = Entry::File(file).path();
         let counters = &self.metrics.host_reads;
-        let text = self.texts.get(&self.host, (file, &path), true, settings.freshness, counters);
+        let text = self.texts.get(&self.host, (file, &path), true, &settings, counters);
         text.or_else(|error| self.stale(file, error.into(), settings, || self.texts.stale(&path)))
     }
 
@@ -304,8 +305,7 @@ impl Service {
         let path = ready.view(&CpuView::default(), None, reader).host_path(Entry::File(file));
         let path = path.ok_or(cgview_core::view::Error::NotShown)?;
         let counters = &self.metrics.host_reads;
-        let freshness = ready.settings.freshness;
-        let text = self.texts.get(&self.host, (file, &path), false, freshness, counters);
+        let text = self.texts.get(&self.host, (file, &path), false, &ready.settings, counters);
         text.or_else(|error| {
             self.stale(file, error.into(), ready.settings, || self.texts.stale(&path))
         })
@@ -319,15 +319,14 @@ impl Service {
         parts: Parts,
         settings: ViewSettings,
     ) -> Result<Prepared, Error> {
-        let ViewSettings { policy, freshness, .. } = settings;
         let facts =
-            self.texts.facts(&self.host, freshness, &self.metrics.host_reads).or_else(|error| {
+            self.texts.facts(&self.host, &settings, &self.metrics.host_reads).or_else(|error| {
                 self.stale(file, error.into(), settings, || self.texts.stale_facts())
             })?;
         let snapshot = tenant
-            .sample(&self.host, parts, freshness, &self.metrics)
+            .sample(&self.host, parts, &settings, &self.metrics)
             .or_else(|error| self.stale(file, error.into(), settings, || tenant.stale(parts)))?;
-        let cpus = CpuLimits::of(&snapshot, &facts, &policy);
+        let cpus = CpuLimits::of(&snapshot, &facts, &settings.policy);
         Ok(Prepared { settings, facts, snapshot, cpus, parts })
     }
 
