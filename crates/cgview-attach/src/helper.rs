@@ -140,7 +140,7 @@ impl Drop for Helper {
         let _ = kill_process(self.pid, Signal::KILL);
         let end = Instant::now() + END;
         while !self.is_reaped() && Instant::now() < end {
-            thread::sleep(Duration::from_millis(1));
+            thread::sleep(Duration::from_micros(100));
         }
     }
 }
