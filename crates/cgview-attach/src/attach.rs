@@ -304,10 +304,12 @@ fn detach_from(target: &Namespace) -> Result<Vec<Detached>> {
         Ok(_) => return Err(Error::Gone { pid }),
         Err(error) => return Err(error),
     };
-    let ours: Vec<&Mount> = table.mounts().iter().filter(|mount| mount.is_attached()).collect();
+    let mut ours: Vec<&Mount> = table.mounts().iter().filter(|mount| mount.is_attached()).collect();
     if ours.is_empty() {
         return Ok(Vec::new());
     }
+    // A repair may have put one on top of another: from the top down.
+    ours.sort_by_key(|mount| table.above(mount).len());
     let start = || {
         // By which a descriptor can be named to unmount what it stands for, whatever /proc is elsewhere.
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -368,7 +370,9 @@ fn remove(target: &Namespace, table: &Table, mount: &Mount) -> Result<(), Errno>
         above.push(clone);
         Ok(())
     };
-    let lifted = table.above(mount).into_iter().rev().try_for_each(&mut lift);
+    // Those of our own have been unmounted.
+    let covers = table.above(mount).into_iter().rev().filter(|cover| !cover.is_attached());
+    let lifted = covers.into_iter().try_for_each(&mut lift);
     let removed = lifted.and_then(|()| {
         let ours = find(mount)?;
         // Each goes between ours and what is there already, the lowest first.

@@ -109,6 +109,8 @@ fn status(survey: &Survey, running: &[Running]) -> Status {
             let place = || mount.mountpoint.clone();
             // One that something else covers may have to be detached all the same.
             match () {
+                // A repair before Linux 6.5 leaves two at one place.
+                () if mount.is_attached() && files.attached.contains(&mount.mountpoint) => {}
                 () if mount.is_attached() => files.attached.push(place()),
                 () if mount.is_whole() || !is_seen => {}
                 () if mount.fstype == CGVIEW => files.by_runtime.push(place()),

@@ -84,6 +84,11 @@ impl Container {
         &self.name
     }
 
+    /// What a script says that is executed in it, and may fail.
+    pub(crate) fn try_exec(&self, script: &str) -> String {
+        ci_container(&["exec", &self.name, "--", "sh", "-c", script]).stdout
+    }
+
     /// What a script says that is executed in it.
     pub(crate) fn exec(&self, script: &str) -> String {
         let ran = ci_container(&["exec", &self.name, "--", "sh", "-c", script]);
