@@ -95,9 +95,9 @@ fn stat_has_the_containers_times_in_the_hosts_lines() {
     let (text, reasons) = Situation::limited().explain(ProcFile::Stat, STAT);
     assert_eq!(
         text,
-        "cpu  3000 0 1200 10802 0 0 0 0 0 0\n\
-         cpu0 2000 0 800 7201 0 0 0 0 0 0\n\
-         cpu1 1000 0 400 3601 0 0 0 0 0 0\n\
+        "cpu  3000 0 1200 10800 0 0 0 0 0 0\n\
+         cpu0 2000 0 800 7200 0 0 0 0 0 0\n\
+         cpu1 1000 0 400 3600 0 0 0 0 0 0\n\
          intr 0 0 0 0 0\n\
          ctxt 0\n\
          btime 1795401513\n\
@@ -122,7 +122,7 @@ fn stat_has_this_kernels_columns_and_lines() {
     let host = b"cpu 1 2 3 4\ncpu0 1 2 3 4\npage 5741 1808\ndisk_io: (3,0):(10,5)\nnew 1 x2 3";
     assert_eq!(
         Situation::limited().render(ProcFile::Stat, host),
-        "cpu  3000 0 1200 10802\ncpu0 2000 0 800 7201\ncpu1 1000 0 400 3601\n\
+        "cpu  3000 0 1200 10800\ncpu0 2000 0 800 7200\ncpu1 1000 0 400 3600\n\
          page 0 0\ndisk_io: (0,0):(0,0)\nnew 0 x0 0"
     );
     assert_eq!(
@@ -148,7 +148,7 @@ fn without_an_account_of_the_time_used_all_is_idle() {
     let mut situation = Situation::limited();
     situation.snapshot.cpu_usage = None;
     let text = situation.render(ProcFile::Stat, b"cpu 1 2 3 4 5\n");
-    assert_eq!(text, "cpu  0 0 0 15002 0\ncpu0 0 0 0 10001 0\ncpu1 0 0 0 5001 0\n");
+    assert_eq!(text, "cpu  0 0 0 15000 0\ncpu0 0 0 0 10000 0\ncpu1 0 0 0 5000 0\n");
 }
 
 #[test]
