@@ -37,14 +37,15 @@ use crate::{
     helper::{Helper, Teller, wait_for},
     mounts::{Device, LXCFS, Mount, Table},
     namespaces::{self, Namespace},
-    probe::{PATIENCE, open_mount},
+    probe::open_mount,
     repair::{Report, Scope, repair},
     swap::has_beneath,
     sys::mount_setattr,
 };
 
-/// How long a helper may be silent: it asks the view, and walks paths of the container.
-const SILENCE: Duration = PATIENCE.saturating_mul(2);
+/// How long a helper may be silent: it asks the view, of which it is known that it answers, and walks paths of the
+/// container, whose processes may have left it little of a CPU.
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// What attaching has come to.
 #[derive(Debug)]
@@ -83,7 +84,8 @@ pub fn attach(mountpoint: Option<&Path>, files: &Files, pid: u32) -> Result<Atta
     let target = enterable(pid)?;
     let own = Namespace::own()?;
     check_shared(&own, &target, files)?;
-    let survey = Survey::of(vec![own, target]);
+    let survey = Survey::of(vec![own, target])
+        .until_live(mountpoint, || Ok(Survey::of(vec![Namespace::own()?, enterable(pid)?])))?;
     let live = survey.live(mountpoint)?.clone();
     let [own, target] = survey.namespaces.as_slice() else { return Err(Error::NoView) };
     let repaired = repair(&survey, Some(&live.mountpoint), &Scope::Only(vec![target.id]))?;

@@ -90,17 +90,26 @@ impl Survey {
     ///
     /// If `/proc` cannot be listed.
     pub fn take_when_live(mountpoint: Option<&Path>) -> Result<Survey> {
+        Survey::take()?.until_live(mountpoint, Survey::take)
+    }
+
+    /// This survey, or the last of those that are taken until the view at `mountpoint` answers, as
+    /// [`Survey::take_when_live()`] does.
+    pub(crate) fn until_live(
+        self,
+        mountpoint: Option<&Path>,
+        again: impl Fn() -> Result<Survey>,
+    ) -> Result<Survey> {
         let end = Instant::now() + STARTING;
-        loop {
-            let survey = Survey::take()?;
-            if survey.live(mountpoint).is_ok()
-                || !survey.may_come_to_life(mountpoint)
-                || Instant::now() >= end
-            {
-                return Ok(survey);
-            }
+        let mut survey = self;
+        while survey.live(mountpoint).is_err()
+            && survey.may_come_to_life(mountpoint)
+            && Instant::now() < end
+        {
             thread::sleep(PAUSE);
+            survey = again()?;
         }
+        Ok(survey)
     }
 
     /// Whether a whole view of cgview is mounted in the namespace of the caller, here if it is said where, of
