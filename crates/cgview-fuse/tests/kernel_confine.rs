@@ -216,8 +216,8 @@ fn only_the_kernels_files_are_read_and_only_own_ones_written() {
         let namespace = format!("/proc/{parent}/ns/pid");
         fs::read("/proc/1/status").unwrap();
         fs::read_dir("/sys/devices/system/cpu").unwrap();
-        fs::write(own.join("state.new"), "text").unwrap();
-        fs::rename(own.join("state.new"), own.join("state")).unwrap();
+        fs::write(own.join("file"), "text").unwrap();
+        fs::remove_file(own.join("file")).unwrap();
         let _socket = UnixListener::bind(own.join("socket")).unwrap();
         fs::remove_file(own.join("socket")).unwrap();
 
