@@ -23,9 +23,9 @@ impl Image {
         for dir in ["bin", "dev", "etc", "proc", "sys", "tmp", "run", "root", "var"] {
             fs::create_dir_all(path.join(dir)).unwrap();
         }
-        let busybox = path.join("bin/busybox");
-        fs::copy("/bin/busybox", &busybox).unwrap();
-        let names = output(Command::new(&busybox).arg("--list"));
+        fs::copy("/bin/busybox", path.join("bin/busybox")).unwrap();
+        // Not the copy: a child that another test makes at this moment may have it open for writing still.
+        let names = output(Command::new("/bin/busybox").arg("--list"));
         for name in names.lines().filter(|name| *name != "busybox") {
             std::os::unix::fs::symlink("busybox", path.join("bin").join(name)).unwrap();
         }
