@@ -182,7 +182,8 @@ fn a_load_of_known_size_is_seen() {
     // exp(-16 s / 60 s) of two tasks are 0.47.
     assert!(loads[1] > loads[0] && (0.1..2.5).contains(&loads[1]), "{loads:?} {output}");
     let counts = output.lines().rfind(|line| line.split('/').count() == 2).unwrap();
-    assert!(counts.contains(" 2/") || counts.contains(" 1/"), "{counts}");
+    // The two that are busy, unless one just waits for its quota, and cat itself, which counts as well.
+    assert!([" 1/", " 2/", " 3/"].iter().any(|running| counts.contains(running)), "{counts}");
 }
 
 // Law 6.
