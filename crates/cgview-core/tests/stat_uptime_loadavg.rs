@@ -2,6 +2,8 @@
 //! `docs/semantics.md`.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod cpu_container;
+
 use std::sync::Arc;
 
 use cgview_core::{
@@ -15,17 +17,8 @@ use cgview_core::{
     snapshot::{Cgroup, CpuLevel, CpuTime, CpuUsage, Tasks, Version},
     tree::ProcFile,
 };
+use cpu_container::HOST_STAT;
 
-const STAT: &[u8] = b"cpu  27160 0 6204 285354 672 0 139 72 0 0\n\
-    cpu0 16056 0 2835 140779 110 0 39 38 0 0\n\
-    cpu1 11103 0 3369 144574 561 0 100 33 0 0\n\
-    intr 617398 0 0 25 1\n\
-    ctxt 1286504\n\
-    btime 1795401513\n\
-    processes 14584\n\
-    procs_running 3\n\
-    procs_blocked 0\n\
-    softirq 770952 0 83758\n";
 const UPTIME: &[u8] = b"1604.33 2853.54\n";
 const LOADAVG: &[u8] = b"0.11 0.37 0.25 1/102 14584\n";
 
@@ -92,7 +85,7 @@ impl Situation {
 
 #[test]
 fn stat_has_the_containers_times_in_the_hosts_lines() {
-    let (text, reasons) = Situation::limited().explain(ProcFile::Stat, STAT);
+    let (text, reasons) = Situation::limited().explain(ProcFile::Stat, HOST_STAT);
     assert_eq!(
         text,
         "cpu  3000 0 1200 10800 0 0 0 0 0 0\n\
@@ -194,15 +187,15 @@ fn in_a_time_namespace_the_kernels_clock_holds() {
 #[test]
 fn the_root_of_the_hierarchy_has_the_hosts_text() {
     let mut situation = Situation::unlimited();
-    for (file, host) in [(ProcFile::Stat, STAT), (ProcFile::Uptime, UPTIME)] {
+    for (file, host) in [(ProcFile::Stat, HOST_STAT), (ProcFile::Uptime, UPTIME)] {
         assert_eq!(situation.render(file, host).as_bytes(), host);
         assert_eq!(situation.render(file, b"any \xc3\xa9\n"), "any \u{e9}\n");
     }
     // A reader in a time namespace sees the host as the kernel shows it there.
     situation.offset = -1_000_000_000;
     assert_eq!(situation.render(ProcFile::Uptime, UPTIME), "604.33 2853.54\n");
-    let stat = situation.render(ProcFile::Stat, STAT);
-    let host = String::from_utf8_lossy(STAT);
+    let stat = situation.render(ProcFile::Stat, HOST_STAT);
+    let host = String::from_utf8_lossy(HOST_STAT);
     assert_eq!(stat, host.replace("btime 1795401513", "btime 1795402513"));
 }
 
