@@ -27,7 +27,7 @@ use crate::is_guest;
 use crate::meter::Resources;
 
 /// How long anything may take on a slow machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The program under test: `CGVIEW_FAULTS_PROGRAM`, or what cargo built beside the tests.
 #[must_use]

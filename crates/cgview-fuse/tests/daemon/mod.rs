@@ -19,7 +19,7 @@ use rustix::{
 use tempfile::TempDir;
 
 /// How long anything may take on a slow machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A running daemon, with a mountpoint and a runtime directory of its own. Dropping it kills it.
 pub(crate) struct Daemon {
