@@ -3,6 +3,11 @@
 //! Each container has a few lanes, and a request waits while all of them are taken: so one that floods the
 //! daemon waits for itself, and the others' requests pass by. A lane whose request is overdue is open to
 //! the next one, so that one file that hangs does not hide the others; how many may be overdue is bounded.
+//!
+//! What is in front of the daemon is not in this queue: the kernel's own is first come, first served. Whoever
+//! is answered asks again, and so a flood that is answered at once fills it, and takes the CPUs. So while
+//! others ask, too, a container that keeps having more requests than lanes is answered at a certain *pace*: its
+//! requests wait here, where the others' pass by.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -28,6 +33,12 @@ pub struct Limits {
     pub overdue: usize,
     /// Requests that are overdue and still at work, of all: each holds a thread.
     pub all_overdue: usize,
+    /// In how long a container that crowds may have one answer, or in as long as the answer took, if that is longer.
+    pub pace: Duration,
+    /// How much of that it may have in advance; and for how long it is taken to crowd once it did.
+    pub advance: Duration,
+    /// For how long the requests of another container are a reason for that.
+    pub others: Duration,
 }
 
 /// A request that is at work, for [`Lanes::finish`].
@@ -61,18 +72,26 @@ pub struct Lanes<K, J> {
     active: usize,
     inline: usize,
     overdue: usize,
+    /// Whose request came last.
+    last: Option<K>,
+    /// When a request came last that was another one's than the one before it.
+    others: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct Lane<J> {
     active: usize,
     overdue: usize,
+    /// When it had more requests than lanes last.
+    crowded: Option<Instant>,
+    /// When it may have had all that it had while it crowded.
+    due: Option<Instant>,
     queue: VecDeque<(Instant, J)>,
 }
 
 impl<J> Default for Lane<J> {
     fn default() -> Lane<J> {
-        Lane { active: 0, overdue: 0, queue: VecDeque::new() }
+        Lane { active: 0, overdue: 0, crowded: None, due: None, queue: VecDeque::new() }
     }
 }
 
@@ -109,27 +128,29 @@ impl<K: Clone + Eq + Hash, J: Clone> Lanes<K, J> {
             active: 0,
             inline: 0,
             overdue: 0,
+            last: None,
+            others: None,
         }
     }
 
-    /// A request came, on a thread of the connection.
+    /// A request came, on a thread of the connection, which is to work on it or on one that waits longer.
     pub fn arrive(&mut self, whose: Option<K>, job: J, now: Instant) -> Arrival<J> {
+        self.meet(&whose, now);
         let free = self.active < self.limits.active && self.inline < self.limits.inline;
-        // Who waits already is first.
-        let alone = self.containers.get(&whose).is_none_or(|lane| lane.queue.is_empty());
-        if free && alone && self.has_lane(&whose) {
+        if free && self.queued == 0 && self.has_lane(&whose, now) {
             return Arrival::Run(self.start(whose, job, now, now, true));
         }
-        match self.enqueue(whose, job, now) {
-            None => Arrival::Queued,
+        match self.enqueue(whose, job, now, now) {
+            None => self.take(true, now).map_or(Arrival::Queued, Arrival::Run),
             Some(job) => Arrival::Refused(job),
         }
     }
 
     /// It turned out whose request it is that is at work. If its container has no lane for it, it waits or
     /// is refused, and its thread is free for another.
-    pub fn found(&mut self, ticket: Ticket, whose: K) -> Arrival<J> {
+    pub fn found(&mut self, ticket: Ticket, whose: K, now: Instant) -> Arrival<J> {
         let whose = Some(whose);
+        self.meet(&whose, now);
         let Some(running) = self.running.get_mut(&ticket.0) else { return Arrival::Run(ticket) };
         if running.whose == whose || running.pace == Pace::Overdue {
             return Arrival::Run(ticket);
@@ -137,7 +158,7 @@ impl<K: Clone + Eq + Hash, J: Clone> Lanes<K, J> {
         let before = running.whose.take();
         let came = running.came;
         self.leave(&before);
-        if self.has_lane(&whose) {
+        if self.has_lane(&whose, now) {
             if let Some(running) = self.running.get_mut(&ticket.0) {
                 running.whose.clone_from(&whose);
             }
@@ -146,8 +167,8 @@ impl<K: Clone + Eq + Hash, J: Clone> Lanes<K, J> {
         }
         // It has left its lane already.
         self.containers.entry(None).or_default().active += 1;
-        let Some(job) = self.finish(ticket) else { return Arrival::Queued };
-        match self.enqueue(whose, job, came) {
+        let Some(job) = self.end(ticket) else { return Arrival::Queued };
+        match self.enqueue(whose, job, came, now) {
             None => Arrival::Queued,
             Some(job) => Arrival::Refused(job),
         }
@@ -160,7 +181,7 @@ impl<K: Clone + Eq + Hash, J: Clone> Lanes<K, J> {
         }
         for _ in 0..self.turns.len() {
             let whose = self.turns.pop_front()?;
-            let open = self.has_lane(&whose);
+            let open = self.has_lane(&whose, now);
             let Some(lane) = self.containers.get_mut(&whose) else { continue };
             let job = if open { lane.queue.pop_front() } else { None };
             if !lane.queue.is_empty() {
@@ -187,7 +208,25 @@ impl<K: Clone + Eq + Hash, J: Clone> Lanes<K, J> {
     }
 
     /// Work on a request has ended. Returns it.
-    pub fn finish(&mut self, ticket: Ticket) -> Option<J> {
+    pub fn finish(&mut self, ticket: Ticket, now: Instant) -> Option<J> {
+        let Limits { pace, advance, others, .. } = self.limits;
+        let within = |at: Option<Instant>, time: Duration| {
+            at.is_some_and(|at| now.saturating_duration_since(at) < time)
+        };
+        if let Some(running) = self.running.get(&ticket.0)
+            && running.pace == Pace::Usual
+            && within(self.others, others)
+            && let Some(lane) = self.containers.get_mut(&running.whose)
+            && within(lane.crowded, advance)
+        {
+            let work = now.saturating_duration_since(running.began);
+            let due = lane.due.map_or(now, |due| due.max(now));
+            lane.due = Some(due + work.max(pace));
+        }
+        self.end(ticket)
+    }
+
+    fn end(&mut self, ticket: Ticket) -> Option<J> {
         let running = self.running.remove(&ticket.0)?;
         self.inline = self.inline.saturating_sub(usize::from(running.inline));
         match running.pace {
@@ -235,6 +274,9 @@ impl<K: Clone + Eq + Hash, J: Clone> Lanes<K, J> {
                 late.push(running.job.clone());
             }
         }
+        for lane in self.containers.values_mut() {
+            lane.due = lane.due.filter(|due| *due > now);
+        }
         if self.queued > 0 {
             let before = late.len();
             for lane in self.containers.values_mut() {
@@ -246,8 +288,8 @@ impl<K: Clone + Eq + Hash, J: Clone> Lanes<K, J> {
                 }
             }
             self.queued = self.queued.saturating_sub(late.len() - before);
-            self.tidy_queues();
         }
+        self.tidy_queues();
         late
     }
 
@@ -280,8 +322,15 @@ impl<K: Clone + Eq + Hash, J: Clone> Lanes<K, J> {
 
     /// Whether a request waits that might be worked on.
     #[must_use]
-    pub fn has_work(&self) -> bool {
-        self.active < self.limits.active && self.turns.iter().any(|whose| self.has_lane(whose))
+    pub fn has_work(&self, now: Instant) -> bool {
+        self.active < self.limits.active && self.turns.iter().any(|whose| self.has_lane(whose, now))
+    }
+
+    /// When the first of those may be worked on again that wait because they had too much.
+    #[must_use]
+    pub fn rested(&self, now: Instant) -> Option<Instant> {
+        let lanes = self.turns.iter().filter_map(|whose| self.containers.get(whose));
+        lanes.filter_map(|lane| lane.rests(now, self.limits.advance)).min()
     }
 
     /// Whether nothing waits and nothing is at work.
@@ -308,9 +357,20 @@ impl<K: Clone + Eq + Hash, J: Clone> Lanes<K, J> {
         self.overdue
     }
 
-    fn has_lane(&self, whose: &Option<K>) -> bool {
+    fn has_lane(&self, whose: &Option<K>, now: Instant) -> bool {
         let Some(lane) = self.containers.get(whose) else { return true };
-        whose.is_none() || (lane.active < self.limits.lanes && lane.overdue < self.limits.overdue)
+        let has_room = lane.active < self.limits.lanes && lane.overdue < self.limits.overdue;
+        whose.is_none() || (has_room && lane.rests(now, self.limits.advance).is_none())
+    }
+
+    /// Takes notice of who asks.
+    fn meet(&mut self, whose: &Option<K>, now: Instant) {
+        if whose.is_some() && self.last != *whose {
+            if self.last.is_some() {
+                self.others = Some(now);
+            }
+            self.last.clone_from(whose);
+        }
     }
 
     fn start(
@@ -332,7 +392,8 @@ impl<K: Clone + Eq + Hash, J: Clone> Lanes<K, J> {
     }
 
     /// Gives the request back if there is no room for it.
-    fn enqueue(&mut self, whose: Option<K>, job: J, came: Instant) -> Option<J> {
+    fn enqueue(&mut self, whose: Option<K>, job: J, came: Instant, now: Instant) -> Option<J> {
+        let crowds = !self.has_lane(&whose, now);
         let known = self.containers.get(&whose);
         let full = known.is_some_and(|lane| lane.queue.len() >= self.limits.queued);
         let stuck = known.is_some_and(|lane| lane.overdue >= self.limits.overdue);
@@ -346,6 +407,9 @@ impl<K: Clone + Eq + Hash, J: Clone> Lanes<K, J> {
         let lane = self.containers.entry(whose.clone()).or_default();
         if lane.queue.is_empty() {
             self.turns.push_back(whose);
+        }
+        if crowds {
+            lane.crowded = Some(now);
         }
         lane.queue.push_back((came, job));
         self.queued += 1;
@@ -368,7 +432,13 @@ impl<K: Clone + Eq + Hash, J: Clone> Lanes<K, J> {
 
 impl<J> Lane<J> {
     fn is_empty(&self) -> bool {
-        self.active == 0 && self.overdue == 0 && self.queue.is_empty()
+        self.active == 0 && self.overdue == 0 && self.due.is_none() && self.queue.is_empty()
+    }
+
+    /// Until when it rests, if it does.
+    fn rests(&self, now: Instant, advance: Duration) -> Option<Instant> {
+        let ahead = self.due?.saturating_duration_since(now);
+        (ahead > advance).then(|| now + (ahead - advance))
     }
 }
 
@@ -385,6 +455,9 @@ mod tests {
         all_queued: 20,
         overdue: 3,
         all_overdue: 6,
+        pace: Duration::from_millis(10),
+        advance: Duration::from_millis(30),
+        others: Duration::from_secs(1),
     };
     const PATIENCE: Duration = Duration::from_millis(50);
     const DEADLINE: Duration = Duration::from_millis(300);
@@ -393,6 +466,13 @@ mod tests {
         match arrival {
             Arrival::Run(ticket) => ticket,
             other => panic!("{other:?}"),
+        }
+    }
+
+    fn started<J>(arrival: Arrival<J>) -> Option<Ticket> {
+        match arrival {
+            Arrival::Run(ticket) => Some(ticket),
+            _ => None,
         }
     }
 
@@ -410,11 +490,11 @@ mod tests {
         let others: Vec<_> =
             ['b', 'c'].map(|who| run(lanes.arrive(Some(who), 20, now))).into_iter().collect();
         assert_eq!(lanes.arrive(Some('d'), 30, now), Arrival::Queued);
-        assert!(!lanes.has_work());
-        assert_eq!(lanes.finish(flood.remove(0)), Some(0));
+        assert!(!lanes.has_work(now));
+        assert_eq!(lanes.finish(flood.remove(0), now), Some(0));
         let next = lanes.take(true, now).unwrap();
         assert_eq!(lanes.job(&next), Some(2));
-        assert_eq!(lanes.finish(next), Some(2));
+        assert_eq!(lanes.finish(next, now), Some(2));
         let next = lanes.take(true, now).unwrap();
         assert_eq!(lanes.job(&next), Some(30));
         assert_eq!(others.len(), 2);
@@ -428,11 +508,11 @@ mod tests {
             run(lanes.arrive(Some('a'), job, now));
         }
         let unknown = run(lanes.arrive(None, 2, now));
-        assert_eq!(lanes.found(unknown, 'a'), Arrival::Queued);
+        assert_eq!(lanes.found(unknown, 'a', now), Arrival::Queued);
         let unknown = run(lanes.arrive(None, 3, now));
-        let known = run(lanes.found(unknown, 'b'));
+        let known = run(lanes.found(unknown, 'b', now));
         assert!(lanes.is_known(&known));
-        assert_eq!((lanes.queued(), lanes.has_work()), (1, false));
+        assert_eq!((lanes.queued(), lanes.has_work(now)), (1, false));
     }
 
     #[test]
@@ -444,7 +524,7 @@ mod tests {
         assert_eq!(lanes.arrive(Some('a'), 2, now), Arrival::Queued);
         assert!(lanes.expire(now + PATIENCE, PATIENCE, DEADLINE, DEADLINE).is_empty());
         // Threads are for others then, but not yet for this container.
-        assert!(!lanes.has_work());
+        assert!(!lanes.has_work(now));
         let mut late = lanes.expire(now + DEADLINE, PATIENCE, DEADLINE, DEADLINE);
         late.sort_unstable();
         assert_eq!(late, [0, 1, 2]);
@@ -455,8 +535,54 @@ mod tests {
         // All that may hang of one container does.
         assert_eq!(lanes.arrive(Some('a'), 4, now), Arrival::Refused(4));
         run(lanes.arrive(Some('b'), 5, now));
-        assert_eq!(lanes.finish(hung), Some(0));
+        assert_eq!(lanes.finish(hung, now), Some(0));
         run(lanes.arrive(Some('a'), 6, now));
+    }
+
+    /// Somebody who sends a request for each answer, beside whoever else asks: how many answers it gets in a time.
+    fn answers(requests: u32, others: bool, time: Duration) -> u32 {
+        let (began, mut now) = (Instant::now(), Instant::now());
+        let mut lanes = Lanes::new(LIMITS);
+        let mut tickets: Vec<Ticket> = Vec::new();
+        let mut answers = 0;
+        if others {
+            let other = run(lanes.arrive(Some('b'), 0, now));
+            lanes.finish(other, now);
+        }
+        for job in 0..requests {
+            if let Arrival::Run(ticket) = lanes.arrive(Some('a'), job, now) {
+                tickets.push(ticket);
+            }
+        }
+        while now < began + time {
+            now += Duration::from_millis(1);
+            for ticket in std::mem::take(&mut tickets) {
+                lanes.finish(ticket, now);
+                answers += 1;
+                if let Arrival::Run(ticket) = lanes.arrive(Some('a'), 1, now) {
+                    tickets.push(ticket);
+                }
+            }
+            tickets.extend(std::iter::from_fn(|| lanes.take(false, now)));
+            lanes.expire(now, PATIENCE, DEADLINE, DEADLINE);
+        }
+        answers
+    }
+
+    #[test]
+    fn a_flood_is_answered_at_a_pace_while_others_ask() {
+        let second = Duration::from_secs(1);
+        // Two lanes, and a millisecond for each request.
+        assert!(answers(8, false, second) >= 1900);
+        let crowd = answers(8, true, second);
+        // A hundred, three in advance, and those at work at the end.
+        assert!((100..=106).contains(&crowd), "{crowd}");
+        // Others were here long ago.
+        assert!(answers(8, true, 3 * second) > 3000);
+        // As many as there are lanes are no crowd.
+        for few in [1, 2] {
+            assert_eq!(answers(few, true, second), answers(few, false, second));
+        }
     }
 
     #[derive(Clone, Debug)]
@@ -479,6 +605,56 @@ mod tests {
     }
 
     proptest! {
+        /// However many requests the others have and send anew: of each of them, no more than one is begun between the
+        /// arrival of another container's request and its own beginning.
+        #[test]
+        fn others_pass_by(
+            floods in prop::collection::vec(1..7_u32, 1..4),
+            before in prop::collection::vec(any::<prop::sample::Index>(), 0..30),
+            after in prop::collection::vec(any::<prop::sample::Index>(), 50),
+        ) {
+            const OTHER: usize = 99;
+            let mut now = Instant::now();
+            let mut lanes = Lanes::new(LIMITS);
+            let mut tickets = Vec::new();
+            for (whose, count) in floods.iter().enumerate() {
+                for _ in 0..*count {
+                    tickets.extend(started(lanes.arrive(Some(whose), whose, now)));
+                }
+            }
+            let mut begun = None::<Vec<usize>>;
+            for step in before.iter().map(Some).chain([None]).chain(after.iter().map(Some)) {
+                now += Duration::from_millis(1);
+                let mut new: Vec<Ticket> = Vec::new();
+                match step {
+                    Some(which) if !tickets.is_empty() => {
+                        let ticket = tickets.swap_remove(which.index(tickets.len()));
+                        let whose = lanes.finish(ticket, now).unwrap();
+                        if whose != OTHER {
+                            new.extend(started(lanes.arrive(Some(whose), whose, now)));
+                        }
+                    }
+                    Some(_) => {}
+                    None => {
+                        begun = Some(Vec::new());
+                        new.extend(started(lanes.arrive(Some(OTHER), OTHER, now)));
+                    }
+                }
+                new.extend(std::iter::from_fn(|| lanes.take(false, now)));
+                if let Some(begun) = begun.as_mut() {
+                    begun.extend(new.iter().filter_map(|ticket| lanes.job(ticket)));
+                }
+                tickets.extend(new);
+            }
+            let begun = begun.unwrap();
+            let place = begun.iter().position(|whose| *whose == OTHER);
+            prop_assert!(place.is_some(), "{begun:?}");
+            for whose in 0..floods.len() {
+                let count = begun.iter().take_while(|job| **job != OTHER).filter(|job| **job == whose).count();
+                prop_assert!(count <= 1, "{begun:?}");
+            }
+        }
+
         #[test]
         fn each_request_is_done_with_once(steps in prop::collection::vec(step(), 0..200)) {
             let mut lanes = Lanes::new(LIMITS);
@@ -491,14 +667,14 @@ mod tests {
                         lanes.arrive(whose, came, now)
                     }
                     Step::Found(which, whose) if which < tickets.len() => {
-                        lanes.found(tickets.swap_remove(which), whose)
+                        lanes.found(tickets.swap_remove(which), whose, now)
                     }
                     Step::Take(inline) => match lanes.take(inline, now) {
                         Some(ticket) => Arrival::Run(ticket),
                         None => Arrival::Queued,
                     },
                     Step::Finish(which) if which < tickets.len() => {
-                        ended.extend(lanes.finish(tickets.swap_remove(which)));
+                        ended.extend(lanes.finish(tickets.swap_remove(which), now));
                         Arrival::Queued
                     }
                     Step::Wait(ms) => {
@@ -529,7 +705,7 @@ mod tests {
                     prop_assert_eq!(waits, usize::from(!lane.queue.is_empty()));
                 }
                 if tickets.is_empty() {
-                    prop_assert!(lanes.queued == 0 || lanes.has_work());
+                    prop_assert!(lanes.queued == 0 || lanes.has_work(now) || lanes.rested(now).is_some());
                 }
             }
         }

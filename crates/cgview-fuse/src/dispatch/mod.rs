@@ -3,7 +3,8 @@
 //! A request is worked on by the thread that took it from the connection; that costs nothing more. What
 //! makes it safe is beside that way: a thread that sees who takes too long answers in their stead with
 //! what was known before, and lets others in; one thread of the connection is always left to take
-//! requests; and of each container only a few are worked on at a time ([`lanes`]).
+//! requests; and of each container only a few are worked on at a time ([`lanes`]). What has to wait
+//! though nobody is at work is worked on by a thread that looks at the clock.
 
 mod job;
 pub mod lanes;
@@ -42,6 +43,15 @@ const MOST_OVERDUE: usize = 4;
 /// How many requests of one container wait, and of all: each takes some hundreds of bytes.
 const MOST_QUEUED: (usize, usize) = (1024, 16_384);
 
+/// In how long a container that always has more requests than lanes may have one answer, while others ask.
+const PACE: Duration = Duration::from_micros(500);
+
+/// How much of that it may have in advance: a thousand answers, as what starts reads many files.
+const ADVANCE: Duration = Duration::from_millis(500);
+
+/// For how long others are taken to ask again. Who asks seldom is not to wait, either.
+const OTHERS: Duration = Duration::from_secs(60);
+
 /// A worker that had nothing to do for so long ends.
 const IDLE: Duration = Duration::from_secs(10);
 
@@ -72,6 +82,8 @@ struct State {
     /// Workers, and how many of them have nothing to do.
     workers: usize,
     idle: usize,
+    /// When a worker looks again that has nothing to do until somebody has rested.
+    alarm: Option<Instant>,
     /// Whether the watcher waits to be called.
     parked: bool,
 }
@@ -106,8 +118,12 @@ impl Dispatcher {
             all_queued: MOST_QUEUED.1,
             overdue: MOST_OVERDUE,
             all_overdue: MOST_WORKERS,
+            pace: PACE,
+            advance: ADVANCE,
+            others: OTHERS,
         };
-        let state = State { lanes: Lanes::new(limits), workers: 0, idle: 0, parked: false };
+        let state =
+            State { lanes: Lanes::new(limits), workers: 0, idle: 0, alarm: None, parked: false };
         let inner = Arc::new(Inner {
             service,
             lanes: Mutex::new(state),
@@ -146,7 +162,7 @@ impl Dispatcher {
         let (arrival, parked, worker) = {
             let mut state = inner.lanes.lock();
             let arrival = state.lanes.arrive(whose, job, came);
-            let worker = matches!(arrival, Arrival::Queued) && state.wants_worker();
+            let worker = matches!(arrival, Arrival::Queued) && state.wants_worker(came);
             (arrival, std::mem::take(&mut state.parked), worker)
         };
         if parked {
@@ -190,24 +206,37 @@ impl Drop for Dispatcher {
 
 impl State {
     /// Whether a worker is to be called, or made.
-    fn wants_worker(&self) -> bool {
-        self.lanes.has_work() && (self.idle > 0 || self.workers < MOST_WORKERS)
+    fn wants_worker(&self, now: Instant) -> bool {
+        (self.lanes.has_work(now) || self.wants_alarm(now))
+            && (self.idle > 0 || self.workers < MOST_WORKERS)
+    }
+
+    /// Whether somebody rests, and no worker will look when that ends.
+    fn wants_alarm(&self, now: Instant) -> bool {
+        let rested = self.lanes.rested(now);
+        rested.is_some_and(|end| self.alarm.is_none_or(|alarm| alarm > end))
     }
 }
 
 impl Inner {
     /// Works on a request, and then on those that wait.
-    fn run(&self, ticket: Ticket, inline: bool) {
+    fn run(self: &Arc<Inner>, ticket: Ticket, inline: bool) {
         let mut next = Some(ticket);
         while let Some(ticket) = next {
-            next = match self.work(ticket) {
-                Some(ticket) => {
-                    let mut state = self.lanes.lock();
-                    state.lanes.finish(ticket);
-                    state.lanes.take(inline, Instant::now())
+            let done = self.work(ticket);
+            let worker = {
+                let mut state = self.lanes.lock();
+                let now = Instant::now();
+                if let Some(ticket) = done {
+                    state.lanes.finish(ticket, now);
                 }
-                None => self.lanes.lock().lanes.take(inline, Instant::now()),
+                next = state.lanes.take(inline, now);
+                // This thread is to be back soon, or has something to do.
+                (inline || next.is_some()) && state.wants_alarm(now)
             };
+            if worker {
+                self.call_worker();
+            }
         }
     }
 
@@ -220,7 +249,7 @@ impl Inner {
         let _noted = self.service.note(job.number());
         let mut ticket = ticket;
         if let Some(whose) = (!is_known).then(|| job.identify(&self.service)).flatten() {
-            let found = self.lanes.lock().lanes.found(ticket, whose);
+            let found = self.lanes.lock().lanes.found(ticket, whose, Instant::now());
             ticket = match found {
                 Arrival::Run(ticket) => ticket,
                 Arrival::Queued => return None,
@@ -264,7 +293,7 @@ impl Inner {
                 let late = state.lanes.expire(now, patience, deadline, last);
                 let waiting = state.lanes.waiting_for(now, deadline);
                 self.gauge(&state);
-                (late, waiting, state.wants_worker())
+                (late, waiting, state.wants_worker(now))
             };
             if worker {
                 self.call_worker();
@@ -307,11 +336,13 @@ impl Inner {
     fn call_worker(self: &Arc<Inner>) {
         {
             let mut state = self.lanes.lock();
-            if state.idle > 0 {
-                self.workers.notify_one();
+            if state.idle == 0 && state.workers >= MOST_WORKERS {
                 return;
             }
-            if state.workers >= MOST_WORKERS {
+            // It looks itself, once it runs.
+            state.alarm = state.lanes.rested(Instant::now());
+            if state.idle > 0 {
+                self.workers.notify_one();
                 return;
             }
             state.workers += 1;
@@ -319,13 +350,15 @@ impl Inner {
         let inner = Arc::clone(self);
         let made = thread::Builder::new().name("worker".into()).spawn(move || inner.serve());
         if let Err(error) = made {
-            self.lanes.lock().workers -= 1;
+            let mut state = self.lanes.lock();
+            state.workers -= 1;
+            state.alarm = None;
             tracing::warn!("cannot make a thread in place of one that hangs: {error}");
         }
     }
 
     /// The life of a worker.
-    fn serve(&self) {
+    fn serve(self: &Arc<Inner>) {
         loop {
             let ticket = {
                 let mut state = self.lanes.lock();
@@ -334,13 +367,18 @@ impl Inner {
                         state.workers -= 1;
                         return;
                     }
-                    if let Some(ticket) = state.lanes.take(false, Instant::now()) {
+                    let now = Instant::now();
+                    state.alarm = None;
+                    if let Some(ticket) = state.lanes.take(false, now) {
                         break ticket;
                     }
+                    let rested = state.lanes.rested(now);
+                    let end = rested.unwrap_or(now + IDLE);
+                    state.alarm = Some(end);
                     state.idle += 1;
-                    let waited = self.workers.wait_for(&mut state, IDLE);
+                    let waited = self.workers.wait_until(&mut state, end);
                     state.idle -= 1;
-                    if waited.timed_out() && !state.lanes.has_work() {
+                    if waited.timed_out() && rested.is_none() && !state.lanes.has_work(end) {
                         state.workers -= 1;
                         return;
                     }
