@@ -6,7 +6,10 @@
 #![expect(clippy::missing_panics_doc, reason = "a test fails by panicking")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod attached;
+mod dockerd;
 mod image;
+mod package;
 mod sandbox;
 mod seen;
 
@@ -16,9 +19,12 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+pub use attached::{Host, attach_and_detach, said, status};
 use cgview_compliance::{Options, Server, eventually};
 use cgview_testkit::skip;
+pub use dockerd::{DOCKER, dockerd};
 pub use image::Image;
+pub use package::{MOUNTPOINT, Package, SERVICE};
 pub use sandbox::Sandbox;
 pub use seen::{LOOK, Seen};
 use tempfile::TempDir;
@@ -51,13 +57,8 @@ impl Rig {
         if !Server::is_possible() {
             return None;
         }
-        for name in programs {
-            let is_there = Path::new(name).exists()
-                || ["/usr/bin", "/usr/sbin"].iter().any(|dir| Path::new(dir).join(name).exists());
-            if !is_there {
-                skip(&format!("needs {name}"));
-                return None;
-            }
+        if !are_there(programs) {
+            return None;
         }
         let server = Server::start(&Options::new());
         let dir = tempfile::Builder::new().prefix("cgview-runtimes.").tempdir().unwrap();
@@ -75,35 +76,6 @@ impl Rig {
         self.dir.path().join(name)
     }
 
-    /// Where the view is mounted.
-    #[must_use]
-    pub fn mountpoint(&self) -> PathBuf {
-        self.server.mountpoint()
-    }
-
-    /// Kills what serves, the first time, and then has another daemon take over: what is read meanwhile waits.
-    pub fn replace_daemon(&mut self) {
-        if self.successors.is_empty() {
-            self.server.crash();
-        }
-        // Answered by the next worker.
-        eventually("it serves again", || {
-            fs::read_to_string(self.server.path("proc/uptime")).is_ok()
-        });
-        let log = fs::File::create(self.path("successor.log")).unwrap();
-        let mut command = self.server.command(&self.mountpoint());
-        command.arg("--replace").stdin(Stdio::null());
-        let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
-        self.successors.push(child);
-        let path = self.path("successor.log");
-        eventually("the successor serves", || {
-            let text = fs::read_to_string(&path).unwrap();
-            let ended = self.successors.last_mut().unwrap().try_wait().unwrap();
-            assert!(ended.is_none(), "{text}");
-            text.contains("serving ")
-        });
-    }
-
     /// Kills the daemon with its keeper: the mounts are dead from then on.
     pub fn kill_daemon(&mut self) {
         self.server.kill();
@@ -113,14 +85,6 @@ impl Rig {
     #[must_use]
     pub fn daemon(&self) -> Vec<u32> {
         self.server.pids()
-    }
-
-    /// The command `cgview`, with these arguments, outside of the sandbox.
-    #[must_use]
-    pub fn cgview(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(program("cgview"));
-        command.args(arguments);
-        command
     }
 
     /// Runs `cgview install --runtime ENGINE` for a root of this test's own, which is given back.
@@ -151,6 +115,41 @@ impl Rig {
     }
 }
 
+impl Host for Rig {
+    fn cgview(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program("cgview"));
+        command.args(arguments);
+        command
+    }
+
+    fn mountpoint(&self) -> PathBuf {
+        self.server.mountpoint()
+    }
+
+    /// Kills what serves, the first time, and then has another daemon take over: what is read meanwhile waits.
+    fn replace_daemon(&mut self) {
+        if self.successors.is_empty() {
+            self.server.crash();
+        }
+        // Answered by the next worker.
+        eventually("it serves again", || {
+            fs::read_to_string(self.server.path("proc/uptime")).is_ok()
+        });
+        let log = fs::File::create(self.path("successor.log")).unwrap();
+        let mut command = self.server.command(&self.mountpoint());
+        command.arg("--replace").stdin(Stdio::null());
+        let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        self.successors.push(child);
+        let path = self.path("successor.log");
+        eventually("the successor serves", || {
+            let text = fs::read_to_string(&path).unwrap();
+            let ended = self.successors.last_mut().unwrap().try_wait().unwrap();
+            assert!(ended.is_none(), "{text}");
+            text.contains("serving ")
+        });
+    }
+}
+
 impl Drop for Rig {
     fn drop(&mut self) {
         self.sandbox.end();
@@ -160,6 +159,19 @@ impl Drop for Rig {
         }
         remove_cgroups(&self.name);
     }
+}
+
+/// Whether these programs are there; if not, says that the test is skipped.
+fn are_there(programs: &[&str]) -> bool {
+    for name in programs {
+        let is_there = Path::new(name).exists()
+            || ["/usr/bin", "/usr/sbin"].iter().any(|dir| Path::new(dir).join(name).exists());
+        if !is_there {
+            skip(&format!("needs {name}"));
+            return false;
+        }
+    }
+    true
 }
 
 /// A program that is built beside the tests.

@@ -7,7 +7,7 @@ use crate::MEMORY;
 /// What is run in a container, in BusyBox's shell: the programs of procps, by their paths, since BusyBox's shell would
 /// run its own, which ask by sysinfo(2); and files.
 pub const LOOK: &str = "export TERM=dumb; \
-    echo; echo == free; /usr/bin/free -k; echo == top; /usr/bin/top -b -n 1 | head -5; \
+    echo; echo == age; cat /proc/uptime; echo == free; /usr/bin/free -k; echo == top; /usr/bin/top -b -n 1 | head -5; \
     echo == uptime; /usr/bin/uptime -p; \
     echo == pressure; cat /proc/pressure/cpu 2>&1; echo == vmstat; cat /proc/vmstat; \
     echo == cpus; grep -c ^processor /proc/cpuinfo; cat /sys/devices/system/cpu/online; \
@@ -51,9 +51,13 @@ impl Seen {
         assert_eq!(self.memory(), MEMORY, "{text}");
         let top = self.part("top");
         assert!(top.contains("256.0 total"), "{text}");
-        // It has just started, and the machine has not.
-        let uptime = self.part("uptime");
-        assert!(uptime.starts_with("up 0 minutes") || uptime.starts_with("up 1 minute"), "{text}");
+        // It has started after the test, and the machine before.
+        let age: f64 = self.part("age").split(' ').next().unwrap().parse().unwrap();
+        assert!(age <= own_age() + 1.0, "{text}");
+        let minutes = (age / 60.0).floor();
+        let uptime = self.part("uptime").split(' ').nth(1).unwrap();
+        let uptime: f64 = uptime.parse().unwrap();
+        assert!(uptime == minutes || uptime == minutes + 1.0, "{text}");
         let cpus: Vec<&str> = self.part("cpus").lines().collect();
         let host = std::thread::available_parallelism().unwrap().get();
         assert_eq!(cpus.first(), Some(&host.min(2).to_string().as_str()), "{text}");
@@ -82,4 +86,15 @@ impl Seen {
         assert!(self.files().is_empty(), "{}", self.0);
         assert!(self.memory() > MEMORY, "{}", self.0);
     }
+}
+
+/// For how long the test's program runs, in seconds.
+fn own_age() -> f64 {
+    let uptime = fs::read_to_string("/proc/uptime").unwrap();
+    let uptime: f64 = uptime.split(' ').next().unwrap().parse().unwrap();
+    let stat = fs::read_to_string("/proc/self/stat").unwrap();
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    // Field 22, of which the first two are gone.
+    let start: f64 = fields.split(' ').nth(19).unwrap().parse().unwrap();
+    uptime - start / rustix::param::clock_ticks_per_second() as f64
 }

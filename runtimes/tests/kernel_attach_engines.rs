@@ -1,77 +1,16 @@
 //! `cgview attach` for containers that engines have started without a view (`docs/attach.md`).
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![expect(clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::fs;
 
 use cgview_compliance::eventually;
-use cgview_runtimes::{CPUS, Image, LOOK, MEMORY, MEMORY_OPTION, Rig, Seen};
-use serde_json::Value;
-
-/// Runs `cgview`, which has to succeed, and gives what it says.
-fn said(rig: &Rig, arguments: &[&str]) -> String {
-    let output = rig.cgview(arguments).output().unwrap();
-    let (text, error) =
-        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{arguments:?}: {text}{error}");
-    text.into_owned()
-}
-
-/// What `cgview status` says of the container of a cgroup of this test.
-fn status(rig: &Rig) -> Option<Value> {
-    let status: Value = serde_json::from_str(&said(rig, &["status", "--json"])).unwrap();
-    let is_ours = |found: &&Value| found["cgroup"].as_str().unwrap().contains(&rig.name);
-    status["containers"].as_array().unwrap().iter().find(is_ours).cloned()
-}
-
-/// Attaches to a container by a name, looks into it while the daemon is killed and replaced, and detaches.
-fn attach_and_detach(rig: &mut Rig, runtime: &str, name: &str, look: impl Fn(&Rig) -> Seen) {
-    eventually("it is found", || status(rig).is_some());
-    let found = status(rig).unwrap();
-    assert_eq!(found["runtime"], runtime, "{found:#}");
-    let pid = found["pid"].as_u64().unwrap();
-    let mounts = || fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
-    let before = mounts();
-    look(rig).is_the_hosts();
-
-    let mountpoint = rig.mountpoint();
-    let attach = ["attach", "--mountpoint", mountpoint.to_str().unwrap(), name];
-    let text = said(rig, &attach);
-    assert!(text.ends_with(" files attached\n"), "{text}");
-    look(rig).is_own();
-    // By its id as well, and nothing more is done.
-    let id = found["id"].as_str().unwrap();
-    let text = said(rig, &[&attach[..3], &[id]].concat());
-    assert!(text.ends_with(" files attached before\n"), "{text}");
-    rig.replace_daemon();
-    look(rig).is_own();
-
-    let text = said(rig, &["detach", name]);
-    assert!(text.ends_with(" files detached\n"), "{text}");
-    assert_eq!(mounts(), before);
-    look(rig).is_the_hosts();
-}
+use cgview_runtimes::{
+    CPUS, DOCKER, Image, LOOK, MEMORY, MEMORY_OPTION, Rig, Seen, attach_and_detach, dockerd,
+};
 
 #[test]
 fn docker() {
-    const DOCKER: &str = "/usr/bin/docker";
-    let Some(mut rig) = Rig::start(&["dockerd", "containerd", "runc", DOCKER]) else { return };
-    let (dir, socket) = (rig.path("docker"), rig.path("docker.sock"));
-    let (dir, docker) = (dir.display(), format!("{DOCKER} -H unix://{}", socket.display()));
-    rig.sandbox.spawn(
-        &format!(
-            "exec dockerd --data-root {dir}/data --exec-root {dir}/exec -p {dir}/pid -H unix://{} --iptables=false \
-             --ip6tables=false --bridge=none --ip-forward=false --ip-masq=false --storage-driver vfs \
-             --exec-opt native.cgroupdriver=cgroupfs",
-            socket.display()
-        ),
-        &rig.path("dockerd.log"),
-    );
-    eventually("dockerd answers", || {
-        rig.sandbox.command(&format!("{docker} version")).output().unwrap().status.success()
-    });
-    let image = Image::make(&rig.path("image"));
-    rig.sandbox.run(&format!("{docker} import {} {}", image.tar().display(), rig.name));
+    let Some(mut rig) = Rig::start(DOCKER) else { return };
+    let docker = dockerd(&rig, "");
     let name = format!("web-{}", rig.name);
     rig.sandbox.run(&format!(
         "{docker} run -d --name {name} --cgroup-parent /{0} --network=none --memory {MEMORY_OPTION} --cpus {CPUS} {0} \

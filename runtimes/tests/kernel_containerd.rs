@@ -4,7 +4,7 @@
 use std::fs;
 
 use cgview_compliance::eventually;
-use cgview_runtimes::{Image, LOOK, MEMORY, Rig, Seen, program};
+use cgview_runtimes::{Host as _, Image, LOOK, MEMORY, Rig, Seen, program};
 use serde_json::{Value, json};
 
 /// A containerd with a root and a state of its own, and the configuration that `cgview install` has changed.

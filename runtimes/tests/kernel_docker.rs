@@ -2,10 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use cgview_compliance::eventually;
-use cgview_runtimes::{CPUS, Image, LOOK, MEMORY_OPTION, Rig, Seen};
-
-/// Not another client of that name.
-const DOCKER: &str = "/usr/bin/docker";
+use cgview_runtimes::{CPUS, DOCKER, Host as _, LOOK, MEMORY_OPTION, Rig, Seen, dockerd};
 
 /// A dockerd without a network, with the configuration that `cgview install` has written.
 struct Docker {
@@ -15,32 +12,16 @@ struct Docker {
 
 impl Docker {
     fn start(arguments: &str) -> Option<Docker> {
-        let rig = Rig::start(&["dockerd", "containerd", "runc", DOCKER])?;
+        let rig = Rig::start(DOCKER)?;
         let root = rig.install("docker");
-        let dir = rig.path("docker");
-        let (dir, root) = (dir.display(), root.display());
-        let socket = rig.path("docker.sock");
-        let docker = format!("{DOCKER} -H unix://{}", socket.display());
         // For user namespaces: ids that no user of the machine has.
         let ids = rig.path("ids");
         std::fs::write(&ids, "daemon:1000000:65536\n").unwrap();
         for file in ["/etc/subuid", "/etc/subgid"] {
             rig.sandbox.run(&format!("mount --bind {} {file}", ids.display()));
         }
-        rig.sandbox.spawn(
-            &format!(
-                "exec dockerd --config-file {root}/etc/docker/daemon.json --data-root {dir}/data --exec-root {dir}/exec \
-                 -p {dir}/pid -H unix://{} --iptables=false --ip6tables=false --bridge=none --ip-forward=false \
-                 --ip-masq=false --storage-driver vfs --exec-opt native.cgroupdriver=cgroupfs {arguments}",
-                socket.display()
-            ),
-            &rig.path("dockerd.log"),
-        );
-        eventually("dockerd answers", || {
-            rig.sandbox.command(&format!("{docker} version")).output().unwrap().status.success()
-        });
-        let image = Image::make(&rig.path("image"));
-        rig.sandbox.run(&format!("{docker} import {} {}", image.tar().display(), rig.name));
+        let configuration = format!("--config-file {}/etc/docker/daemon.json", root.display());
+        let docker = dockerd(&rig, &format!("{configuration} {arguments}"));
         Some(Docker { rig, docker })
     }
 

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use cgview_runtimes::{Image, LOOK, MEMORY, Rig, Seen};
+use cgview_runtimes::{Host as _, Image, LOOK, MEMORY, Rig, Seen};
 
 /// LXC with a directory of its own, and a container's configuration.
 struct Lxc {

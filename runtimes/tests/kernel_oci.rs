@@ -11,7 +11,7 @@ use std::{
     time::Instant,
 };
 
-use cgview_runtimes::{Image, LOOK, MEMORY, Rig, Seen, program};
+use cgview_runtimes::{Host as _, Image, LOOK, MEMORY, Rig, Seen, program};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 

@@ -1,7 +1,7 @@
 //! Podman: a hook for all containers, and the CDI device (`docs/runtimes.md`, "Podman").
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use cgview_runtimes::{CPUS, Image, LOOK, MEMORY_OPTION, Rig, Seen};
+use cgview_runtimes::{CPUS, Host as _, Image, LOOK, MEMORY_OPTION, Rig, Seen};
 
 /// Podman with a storage of its own, and the root of `cgview install` over the machine's.
 struct Podman {

@@ -1,0 +1,158 @@
+//! cgview as Debian's package, on a machine whose first process is systemd.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use cgview_compliance::eventually;
+use cgview_testkit::skip;
+
+use crate::Host;
+
+/// Where the package's service mounts the view.
+pub const MOUNTPOINT: &str = "/var/lib/cgview";
+
+/// The service.
+pub const SERVICE: &str = "cgview-fuse.service";
+
+/// The package is the machine's, so that one test at a time has it.
+static MACHINE: Mutex<()> = Mutex::new(());
+
+/// The package, installed until this is dropped.
+#[derive(Debug)]
+pub struct Package {
+    dir: tempfile::TempDir,
+    _machine: MutexGuard<'static, ()>,
+}
+
+impl Package {
+    /// Installs `$CGVIEW_DEB`. Says that the test is skipped where that is not set, or one of `programs` is not there.
+    #[must_use]
+    pub fn install(programs: &[&str]) -> Option<Package> {
+        let Some(file) = std::env::var_os("CGVIEW_DEB") else {
+            skip("needs a Debian of its own, with systemd (ci/test debian-12)");
+            return None;
+        };
+        if !crate::are_there(programs) {
+            return None;
+        }
+        let machine = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+        let dir = tempfile::Builder::new().prefix("cgview-package.").tempdir().unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(dir.path(), mode).unwrap();
+        shell(&format!("apt-get install -y {}", Path::new(&file).display()));
+        Some(Package { dir, _machine: machine })
+    }
+
+    /// A file for this test alone.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Runs a shell command, which must succeed; gives what it prints.
+    pub fn run(&self, script: &str) -> String {
+        shell(script)
+    }
+
+    /// The mounts of the view that the machine's first process sees.
+    #[must_use]
+    pub fn mounts(&self) -> Vec<String> {
+        mounts()
+    }
+
+    /// The first process of the service: the keeper of those that serve.
+    #[must_use]
+    pub fn keeper(&self) -> u32 {
+        shell(&format!("systemctl show --property=MainPID --value {SERVICE}"))
+            .trim()
+            .parse()
+            .unwrap()
+    }
+
+    /// Those that serve.
+    #[must_use]
+    pub fn workers(&self) -> Vec<u32> {
+        let keeper = self.keeper();
+        let children = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children"));
+        let children = children.unwrap_or_default();
+        children.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+    }
+
+    /// Purges it, and asserts that it has left nothing.
+    pub fn purge(self) {
+        purge();
+        assert!(mounts().is_empty(), "{:?}", mounts());
+        for path in [MOUNTPOINT, "/run/cgview", "/usr/bin/cgview", "/etc/cdi/cgview.json"] {
+            assert!(!fs::exists(path).unwrap(), "{path} is left");
+        }
+        // The machine's own directories alone: what the tests are in is shared with another one.
+        let left =
+            shell("find /etc /usr /var/lib /run -xdev -name '*cgview*' ! -path '/run/guest/*'");
+        assert_eq!(left, "");
+        let exes = fs::read_dir("/proc").unwrap().flatten();
+        let exes = exes.filter_map(|entry| fs::read_link(entry.path().join("exe")).ok());
+        let left: Vec<PathBuf> = exes.filter(|exe| exe.starts_with("/usr/bin/cgview")).collect();
+        assert!(left.is_empty(), "{left:?}");
+        let units =
+            shell("systemctl list-units --all --no-legend --plain 'cgview*' 'var-lib-cgview*'");
+        assert_eq!(units, "");
+    }
+}
+
+impl Host for Package {
+    fn cgview(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("/usr/bin/cgview");
+        command.args(arguments);
+        command
+    }
+
+    fn mountpoint(&self) -> PathBuf {
+        PathBuf::from(MOUNTPOINT)
+    }
+
+    fn replace_daemon(&mut self) {
+        let before = self.keeper();
+        shell(&format!("systemctl restart {SERVICE}"));
+        eventually("another one serves", || ![0, before].contains(&self.keeper()));
+    }
+}
+
+impl Drop for Package {
+    fn drop(&mut self) {
+        if fs::exists("/usr/bin/cgview").unwrap() {
+            purge();
+        }
+    }
+}
+
+fn purge() {
+    let command = "apt-get purge -y cgview";
+    let output = output(command);
+    // Not a second panic, where a test has failed.
+    if !std::thread::panicking() {
+        assert!(output.status.success(), "{output:?}");
+    }
+}
+
+fn mounts() -> Vec<String> {
+    let text = fs::read_to_string("/proc/1/mountinfo").unwrap();
+    text.lines().filter(|line| line.contains(" - fuse.cgview ")).map(str::to_owned).collect()
+}
+
+fn output(script: &str) -> std::process::Output {
+    let mut command = Command::new("bash");
+    command.args(["-c", script]).stdin(Stdio::null());
+    command.envs([("DEBIAN_FRONTEND", "noninteractive"), ("LC_ALL", "C.UTF-8")]).output().unwrap()
+}
+
+fn shell(script: &str) -> String {
+    let output = output(script);
+    let (text, error) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{script}: {}\n{text}{error}", output.status);
+    text.into_owned()
+}
