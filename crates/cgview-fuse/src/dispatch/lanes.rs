@@ -33,7 +33,7 @@ pub struct Limits {
     pub overdue: usize,
     /// Requests that are overdue and still at work, of all: each holds a thread.
     pub all_overdue: usize,
-    /// In how long a container that crowds may have one answer, or in as long as the answer took, if that is longer.
+    /// In how long a container that crowds may have one answer.
     pub pace: Duration,
     /// How much of that it may have in advance; and for how long it is taken to crowd once it did.
     pub advance: Duration,
@@ -219,9 +219,8 @@ impl<K: Clone + Eq + Hash, J: Clone> Lanes<K, J> {
             && let Some(lane) = self.containers.get_mut(&running.whose)
             && within(lane.crowded, advance)
         {
-            let work = now.saturating_duration_since(running.began);
             let due = lane.due.map_or(now, |due| due.max(now));
-            lane.due = Some(due + work.max(pace));
+            lane.due = Some(due + pace);
         }
         self.end(ticket)
     }
