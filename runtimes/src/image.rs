@@ -12,9 +12,11 @@ pub struct Image {
     path: PathBuf,
 }
 
-/// What is asked, and the terminal that top wants to know.
-const FILES: [&str; 4] =
-    ["/usr/bin/free", "/usr/bin/top", "/usr/bin/uptime", "/lib/terminfo/d/dumb"];
+/// What is asked.
+const PROGRAMS: [&str; 3] = ["/usr/bin/free", "/usr/bin/top", "/usr/bin/uptime"];
+
+/// The terminal that top wants to know, where Debian has it, from 14 on and before.
+const TERMINALS: [&str; 2] = ["/usr/share/terminfo/d/dumb", "/lib/terminfo/d/dumb"];
 
 impl Image {
     /// Makes one in a directory, which is made, too.
@@ -29,16 +31,16 @@ impl Image {
         for name in names.lines().filter(|name| *name != "busybox") {
             std::os::unix::fs::symlink("busybox", path.join("bin").join(name)).unwrap();
         }
-        for file in FILES {
-            copy(Path::new(file), path);
-            if file.starts_with("/usr/bin") {
-                for library in output(Command::new("ldd").arg(file)).split_whitespace() {
-                    if library.starts_with('/') && !path.join(&library[1..]).exists() {
-                        copy(Path::new(library), path);
-                    }
+        for program in PROGRAMS {
+            copy(Path::new(program), path);
+            for library in output(Command::new("ldd").arg(program)).split_whitespace() {
+                if library.starts_with('/') && !path.join(&library[1..]).exists() {
+                    copy(Path::new(library), path);
                 }
             }
         }
+        let terminal = TERMINALS.map(Path::new).into_iter().find(|file| file.exists());
+        copy(terminal.expect("needs ncurses-base"), path);
         fs::write(path.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n").unwrap();
         fs::write(path.join("etc/group"), "root:x:0:\n").unwrap();
         Image { path: path.to_owned() }
