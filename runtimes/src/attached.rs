@@ -20,7 +20,7 @@ pub trait Host {
 }
 
 /// Runs `cgview`, which has to succeed, and gives what it says.
-pub fn said(host: &impl Host, arguments: &[&str]) -> String {
+fn said(host: &impl Host, arguments: &[&str]) -> String {
     let output = host.cgview(arguments).output().unwrap();
     let (text, error) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -29,7 +29,7 @@ pub fn said(host: &impl Host, arguments: &[&str]) -> String {
 }
 
 /// What `cgview status` says of the container of this name.
-pub fn status(host: &impl Host, name: &str) -> Option<Value> {
+fn status(host: &impl Host, name: &str) -> Option<Value> {
     let status: Value = serde_json::from_str(&said(host, &["status", "--json"])).unwrap();
     let containers = status.get("containers").unwrap().as_array().unwrap();
     // The name of LXC's and containerd's is part of their cgroup.
