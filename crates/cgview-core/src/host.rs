@@ -118,23 +118,24 @@ impl HostMemory {
         let mut available = None;
         for (_, line) in crate::parse::lines(meminfo) {
             let mut words = crate::parse::words(line);
-            let (Some(name), Some(number)) =
-                (words.next(), words.next().and_then(crate::parse::decimal))
-            else {
-                continue;
+            let Some(name) = words.next() else { continue };
+            let mut number = || words.next().and_then(crate::parse::decimal);
+            let set = |size: &mut Bytes, kib: Option<u64>| {
+                if let Some(kib) = kib {
+                    *size = Bytes::from_kib(kib);
+                }
             };
-            let value = Bytes::from_kib(number);
             match name {
-                b"MemTotal:" => memory.total = value,
-                b"MemFree:" => memory.free = value,
-                b"MemAvailable:" => available = Some(value),
-                b"SwapTotal:" => memory.swap_total = value,
-                b"SwapFree:" => memory.swap_free = value,
-                b"Mlocked:" => memory.mlocked = value,
-                b"HugePages_Total:" => memory.huge_pages = number,
-                b"HugePages_Free:" => memory.huge_free = number,
-                b"Hugepagesize:" => memory.huge_size = value,
-                b"Hugetlb:" => memory.hugetlb = value,
+                b"MemTotal:" => set(&mut memory.total, number()),
+                b"MemFree:" => set(&mut memory.free, number()),
+                b"MemAvailable:" => available = number().map(Bytes::from_kib).or(available),
+                b"SwapTotal:" => set(&mut memory.swap_total, number()),
+                b"SwapFree:" => set(&mut memory.swap_free, number()),
+                b"Mlocked:" => set(&mut memory.mlocked, number()),
+                b"HugePages_Total:" => memory.huge_pages = number().unwrap_or(memory.huge_pages),
+                b"HugePages_Free:" => memory.huge_free = number().unwrap_or(memory.huge_free),
+                b"Hugepagesize:" => set(&mut memory.huge_size, number()),
+                b"Hugetlb:" => set(&mut memory.hugetlb, number()),
                 _ => {}
             }
         }

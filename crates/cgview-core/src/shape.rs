@@ -84,8 +84,10 @@ pub fn pressure(text: &[u8]) -> Result<(), ParseError> {
 const LONGEST: usize = 20;
 
 fn printable(text: &[u8]) -> Result<(), ParseError> {
-    let strange = |&byte: &u8| (byte < b' ' && !matches!(byte, b'\n' | b'\t')) || byte == 0x7f;
-    if text.iter().any(strange) || core::str::from_utf8(text).is_err() {
+    let strange = |byte: u8| ((byte < b' ') & (byte != b'\n') & (byte != b'\t')) | (byte == 0x7f);
+    // Of all bytes, without branches: it is the rule that none is.
+    let any = text.iter().fold(false, |any, &byte| any | strange(byte));
+    if any || core::str::from_utf8(text).is_err() {
         return Err(ParseError::new(1, "printable text", text));
     }
     Ok(())
@@ -117,9 +119,9 @@ fn begins(text: &[u8], start: &'static [u8]) -> Result<(), ParseError> {
 /// Each line is a name, and numbers.
 fn counters(text: &[u8]) -> Result<(), ParseError> {
     each(text, "a name and numbers", |line| {
-        let mut rest = words(line).skip(1).peekable();
-        let some = rest.peek().is_some();
-        some && rest.all(|word| word == b"kB" || word.ends_with(b":") || decimal(word).is_some())
+        let mut rest = words(line).skip(1);
+        let fits = |word: &[u8]| decimal(word).is_some() || word == b"kB" || word.ends_with(b":");
+        rest.next().is_some_and(fits) && rest.all(fits)
     })
 }
 

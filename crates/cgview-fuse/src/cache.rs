@@ -3,6 +3,7 @@
 //! All of it is bounded, and no lock is held while the kernel is asked.
 
 use std::{
+    cell::RefCell,
     collections::HashMap,
     io,
     sync::Arc,
@@ -11,6 +12,7 @@ use std::{
 
 use cgview_core::{
     HostFacts,
+    parse::ParseError,
     tree::{File, ProcFile},
 };
 use cgview_host::{Caller, ContainerId, Host, KeptCaller, Result};
@@ -224,6 +226,11 @@ fn make_room(shard: &mut HashMap<u32, Seen>) {
     }
 }
 
+thread_local! {
+    /// Where files of the host are read to: one buffer for each thread, grown once.
+    static TEXT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 /// Files of the host, as text.
 #[derive(Debug, Default)]
 pub(crate) struct HostTexts {
@@ -235,16 +242,17 @@ pub(crate) struct HostTexts {
 /// What the facts are called among files.
 const FACTS: &str = "/sys/devices/system";
 
+/// What the kernel said, and when it was asked.
 #[derive(Clone, Debug)]
-struct Fetched<T> {
-    at: Instant,
-    value: T,
+pub(crate) struct Fetched<T> {
+    pub(crate) at: Instant,
+    pub(crate) value: T,
 }
 
-type FetchedText = Fetched<Arc<[u8]>>;
+pub(crate) type FetchedText = Fetched<Arc<[u8]>>;
 
 impl<T> Fetched<T> {
-    fn is_fresh(&self, freshness: Duration) -> bool {
+    pub(crate) fn is_fresh(&self, freshness: Duration) -> bool {
         self.at.elapsed() < freshness
     }
 }
@@ -267,51 +275,67 @@ impl HostTexts {
         any: bool,
         settings: &ViewSettings,
         counters: &CacheCounters,
-    ) -> Result<Arc<[u8]>> {
+    ) -> Result<FetchedText> {
         let freshness = settings.freshness;
         if let Some(known) = self.texts.read().get(path).filter(|known| known.is_fresh(freshness)) {
             counters.hits.inc();
-            return Ok(Arc::clone(&known.value));
+            return Ok(known.clone());
         }
         self.check_flights(path, settings, || self.texts.read().contains_key(path))?;
         counters.misses.inc();
-        let mut text = Vec::new();
-        let at = Instant::now();
-        let flight = self.flights.start(path.into());
-        match host.read(path, &mut text) {
-            Err(cgview_host::Error::Read { source, .. })
-                if Errno::from_io_error(&source) == Some(Errno::OPNOTSUPP) => {}
-            read => read?,
-        }
-        drop(flight);
-        let checked = file.check(&text);
-        let value: Arc<[u8]> = text.into();
-        match checked {
-            Ok(()) => {}
-            Err(_) if any => return Ok(value),
-            Err(source) => return Err(cgview_host::Error::Parse { path: path.into(), source }),
-        }
-        let fetched = Fetched { at, value: Arc::clone(&value) };
+        let mut text = TEXT.take();
+        let fetched = self.fetch(host, (file, path), &mut text);
+        TEXT.set(text);
+        let fetched = match fetched? {
+            (fetched, Ok(())) => fetched,
+            (fetched, Err(_)) if any => return Ok(fetched),
+            (_, Err(source)) => {
+                return Err(cgview_host::Error::Parse { path: path.into(), source });
+            }
+        };
+        let at = fetched.at;
         let mut texts = self.texts.write();
         match texts.get_mut(path) {
             // Somebody who asked later was answered sooner, and has told it.
-            Some(place) if place.at > at => return Ok(Arc::clone(&place.value)),
-            Some(place) => *place = fetched,
+            Some(place) if place.at > at => return Ok(place.clone()),
+            Some(place) => place.clone_from(&fetched),
             None => {
                 if texts.len() >= MOST_TEXTS {
                     texts.retain(|_, known| known.is_fresh(freshness));
                 }
                 if texts.len() < MOST_TEXTS {
-                    texts.insert(path.into(), fetched);
+                    texts.insert(path.into(), fetched.clone());
                 }
             }
         }
-        Ok(value)
+        Ok(fetched)
+    }
+
+    /// Reads a file, and says whether it may be one. A text that did not change is the one of before.
+    fn fetch(
+        &self,
+        host: &Host,
+        (file, path): (File, &str),
+        text: &mut Vec<u8>,
+    ) -> Result<(FetchedText, std::result::Result<(), ParseError>)> {
+        text.clear();
+        let at = Instant::now();
+        let flight = self.flights.start(path.into());
+        match host.read(path, text) {
+            Err(cgview_host::Error::Read { source, .. })
+                if Errno::from_io_error(&source) == Some(Errno::OPNOTSUPP) => {}
+            read => read?,
+        }
+        drop(flight);
+        match self.stale(path).filter(|known| *known.value == **text) {
+            Some(Fetched { value, .. }) => Ok((Fetched { at, value }, Ok(()))),
+            None => Ok((Fetched { at, value: Arc::from(&**text) }, file.check(text))),
+        }
     }
 
     /// The text of a file as it was read last.
-    pub(crate) fn stale(&self, path: &str) -> Option<Arc<[u8]>> {
-        self.texts.read().get(path).map(|known| Arc::clone(&known.value))
+    pub(crate) fn stale(&self, path: &str) -> Option<FetchedText> {
+        self.texts.read().get(path).cloned()
     }
 
     /// What the host has, as fresh as `settings` want it.
@@ -320,20 +344,21 @@ impl HostTexts {
         host: &Host,
         settings: &ViewSettings,
         counters: &CacheCounters,
-    ) -> Result<Arc<HostFacts>> {
+    ) -> Result<Fetched<Arc<HostFacts>>> {
         let known = self.facts.read().clone();
         if let Some(known) = known.filter(|known| known.is_fresh(settings.freshness)) {
-            return Ok(known.value);
+            return Ok(known);
         }
         self.check_flights(FACTS, settings, || self.facts.read().is_some())?;
-        let at = Instant::now();
         let meminfo = (File::Proc(ProcFile::Meminfo), "/proc/meminfo");
         let meminfo = self.get(host, meminfo, false, settings, counters)?;
         let flight = self.flights.start(FACTS.into());
-        let value = Arc::new(host.facts_with(&meminfo)?);
+        let value = Arc::new(host.facts_with(&meminfo.value)?);
         drop(flight);
-        *self.facts.write() = Some(Fetched { at, value: Arc::clone(&value) });
-        Ok(value)
+        // As old as the older one of its parts.
+        let facts = Fetched { at: meminfo.at, value };
+        *self.facts.write() = Some(facts.clone());
+        Ok(facts)
     }
 
     /// Fails if somebody has been reading the file in vain, and it was read before: then that will do.
@@ -350,7 +375,7 @@ impl HostTexts {
     }
 
     /// What the host had when it was asked last.
-    pub(crate) fn stale_facts(&self) -> Option<Arc<HostFacts>> {
-        self.facts.read().as_ref().map(|known| Arc::clone(&known.value))
+    pub(crate) fn stale_facts(&self) -> Option<Fetched<Arc<HostFacts>>> {
+        self.facts.read().clone()
     }
 }

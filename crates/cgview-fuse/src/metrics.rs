@@ -35,6 +35,8 @@ pub struct Metrics {
     pub workers: Gauge,
     /// Samples of containers that were taken, and those that were still fresh.
     pub samples: CacheCounters,
+    /// Texts that were rendered before, from numbers that are all still new enough.
+    pub renderings: CacheCounters,
     /// Host files that were read, and those that were still fresh.
     pub host_reads: CacheCounters,
     /// Callers that had to be identified, and those that were known.
@@ -186,6 +188,7 @@ impl Default for Metrics {
             overdue: Gauge::default(),
             workers: Gauge::default(),
             samples: cache("sample"),
+            renderings: cache("text"),
             host_reads: cache("host"),
             callers: cache("caller"),
             task_counts: Counter::default(),

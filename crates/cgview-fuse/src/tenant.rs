@@ -10,14 +10,20 @@ use std::{
 };
 
 use cgview_core::{
-    Snapshot, Usec, cpu_view::CpuView, effective::CpuLimits, loadavg::LoadAverage,
-    policy::StealPolicy, snapshot::Tasks, view::Parts,
+    Policy, Snapshot, Usec,
+    cpu_view::CpuView,
+    effective::CpuLimits,
+    loadavg::LoadAverage,
+    policy::StealPolicy,
+    snapshot::Tasks,
+    tree::ProcFile,
+    view::{Parts, Reader},
 };
 use cgview_host::{Container, Host, Result};
 use parking_lot::Mutex;
 
 use crate::{
-    cache::{Flights, slow},
+    cache::{Fetched, Flights, slow},
     metrics::Metrics,
     settings::ViewSettings,
     state::{Saved, SavedLoad},
@@ -29,8 +35,9 @@ pub(crate) struct Tenant {
     container: Arc<Container>,
     last: Mutex<Instant>,
     samples: Mutex<Vec<Sample>>,
-    cpu: Mutex<CpuView>,
+    cpu: Mutex<CpuTimes>,
     load: Mutex<Load>,
+    renderings: Mutex<Vec<Rendering>>,
     tasks: Mutex<TaskCount>,
     counting: AtomicBool,
     flights: Flights<Parts>,
@@ -40,8 +47,31 @@ pub(crate) struct Tenant {
 #[derive(Debug)]
 struct Sample {
     parts: Parts,
-    at: Instant,
-    snapshot: Arc<Snapshot>,
+    fetched: Fetched<Arc<Snapshot>>,
+}
+
+/// The CPU view, and how often it has changed.
+#[derive(Debug, Default)]
+struct CpuTimes {
+    view: CpuView,
+    version: u64,
+}
+
+/// What a text depends on beside the numbers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Rendered {
+    pub(crate) file: ProcFile,
+    pub(crate) reader: Reader,
+    pub(crate) policy: Policy,
+}
+
+/// A text, and when the oldest of its numbers was new.
+#[derive(Debug)]
+struct Rendering {
+    what: Rendered,
+    text: Fetched<Arc<[u8]>>,
+    /// Of the CPU view that it was made from, if it was.
+    version: Option<u64>,
 }
 
 /// The load average, while it is being watched.
@@ -83,6 +113,9 @@ const COUNTING_SHARE: u32 = 20;
 /// A count of tasks is never older, whatever it costs.
 const OLDEST_COUNT: Duration = Duration::from_secs(30);
 
+/// How many texts are kept of a container: more than there are files.
+const MOST_RENDERINGS: usize = 32;
+
 /// A load average that nobody stepped for longer is estimated anew.
 const LOAD_GAP: Usec = Usec::from_secs(60);
 
@@ -101,8 +134,9 @@ impl Tenant {
             container,
             last: Mutex::new(Instant::now()),
             samples: Mutex::default(),
-            cpu: Mutex::new(cpu),
+            cpu: Mutex::new(CpuTimes { view: cpu, version: 0 }),
             load: Mutex::new(load),
+            renderings: Mutex::default(),
             tasks: Mutex::default(),
             counting: AtomicBool::new(false),
             flights: Flights::default(),
@@ -118,7 +152,7 @@ impl Tenant {
         let load = self.load.lock();
         Saved {
             saved: now,
-            cpu: self.cpu.lock().clone(),
+            cpu: self.cpu.lock().view.clone(),
             load: load.average.map(|average| SavedLoad { average, stepped: load.stepped }),
         }
     }
@@ -144,17 +178,17 @@ impl Tenant {
         parts: Parts,
         settings: &ViewSettings,
         metrics: &Metrics,
-    ) -> Result<Arc<Snapshot>> {
+    ) -> Result<Fetched<Arc<Snapshot>>> {
         let freshness = settings.freshness;
         let known = self
             .samples
             .lock()
             .iter()
-            .find(|sample| sample.parts.contain(parts) && sample.at.elapsed() < freshness)
-            .map(|sample| Arc::clone(&sample.snapshot));
-        if let Some(snapshot) = known {
+            .find(|sample| sample.parts.contain(parts) && sample.fetched.is_fresh(freshness))
+            .map(|sample| sample.fetched.clone());
+        if let Some(fetched) = known {
             metrics.samples.hits.inc();
-            return Ok(snapshot);
+            return Ok(fetched);
         }
         // What shares a part with it shares a file that hangs.
         let shares = |other: &Parts| other.without(parts) != *other;
@@ -170,24 +204,69 @@ impl Tenant {
             snapshot.tasks = Some(self.tasks(host, freshness, metrics)?);
         }
         drop(flight);
-        let snapshot = Arc::new(snapshot);
-        let sample = Sample { parts, at, snapshot: Arc::clone(&snapshot) };
+        let fetched = Fetched { at, value: Arc::new(snapshot) };
         let mut samples = self.samples.lock();
         match samples.iter_mut().find(|sample| sample.parts == parts) {
             // Somebody who asked later was answered sooner, and has told it.
-            Some(place) if place.at > at => return Ok(Arc::clone(&place.snapshot)),
-            Some(place) => *place = sample,
+            Some(place) if place.fetched.at > at => return Ok(place.fetched.clone()),
+            Some(place) => place.fetched.clone_from(&fetched),
             // There are no more than files have different needs: `File::parts`.
-            None => samples.push(sample),
+            None => samples.push(Sample { parts, fetched: fetched.clone() }),
         }
-        Ok(snapshot)
+        Ok(fetched)
     }
 
     /// The newest snapshot with `parts` in it, of whatever age.
-    pub(crate) fn stale(&self, parts: Parts) -> Option<Arc<Snapshot>> {
+    pub(crate) fn stale(&self, parts: Parts) -> Option<Fetched<Arc<Snapshot>>> {
         let samples = self.samples.lock();
         let fitting = samples.iter().filter(|sample| sample.parts.contain(parts));
-        fitting.max_by_key(|sample| sample.at).map(|sample| Arc::clone(&sample.snapshot))
+        fitting.map(|sample| &sample.fetched).max_by_key(|fetched| fetched.at).cloned()
+    }
+
+    /// The text of before, if all of its numbers are still as new as they have to be: rendered again, it would be
+    /// the same.
+    pub(crate) fn rendered(&self, what: &Rendered, freshness: Duration) -> Option<Arc<[u8]>> {
+        let (text, version) = {
+            let renderings = self.renderings.lock();
+            let known = renderings.iter().find(|known| known.what == *what)?;
+            if !known.text.is_fresh(freshness) {
+                return None;
+            }
+            (Arc::clone(&known.text.value), known.version)
+        };
+        if what.file == ProcFile::Loadavg {
+            self.load.lock().asked = Some(Instant::now());
+        }
+        // Another file may have told of later times already.
+        let newest = || self.cpu.lock().version;
+        version.is_none_or(|version| version == newest()).then_some(text)
+    }
+
+    /// Keeps a text for whoever asks next; `version` is that of the CPU view, if it is made from that.
+    pub(crate) fn keep_rendered(
+        &self,
+        what: Rendered,
+        text: Fetched<Arc<[u8]>>,
+        version: Option<u64>,
+    ) {
+        let mut renderings = self.renderings.lock();
+        let rendering = Rendering { what, text, version };
+        match renderings.iter_mut().find(|known| known.what == what) {
+            Some(place) if place.text.at > rendering.text.at => {}
+            Some(place) => *place = rendering,
+            None => {
+                // Readers in time namespaces of their own, or a policy that was.
+                if renderings.len() >= MOST_RENDERINGS {
+                    renderings.clear();
+                }
+                renderings.push(rendering);
+            }
+        }
+    }
+
+    /// Forgets the texts that are too old to be of use.
+    pub(crate) fn forget_rendered(&self, freshness: Duration) {
+        self.renderings.lock().retain(|known| known.text.is_fresh(freshness));
     }
 
     /// The tasks of the container. They are counted one by one, so the more there are, the older the count
@@ -221,7 +300,7 @@ impl Tenant {
     }
 
     /// Steps the CPU view to the moment of the snapshot, saves it, and lends it. Readers of one container's CPU
-    /// times wait for each other; the kernel is not asked meanwhile.
+    /// times wait for each other; the kernel is not asked meanwhile. Returns which version of the view it was, too.
     pub(crate) fn with_cpu_view<T>(
         &self,
         snapshot: &Snapshot,
@@ -229,14 +308,16 @@ impl Tenant {
         steal: StealPolicy,
         save: impl FnOnce(&CpuView),
         render: impl FnOnce(&CpuView) -> T,
-    ) -> T {
-        let mut view = self.cpu.lock();
+    ) -> (T, u64) {
+        let mut times = self.cpu.lock();
         // What has no init of its own is as old as the host.
         let started = snapshot.started.unwrap_or_default();
-        if view.step(snapshot.taken, started, limits, snapshot.cpu_usage.as_ref(), steal) {
-            save(&view);
+        let usage = snapshot.cpu_usage.as_ref();
+        if times.view.step(snapshot.taken, started, limits, usage, steal) {
+            times.version += 1;
+            save(&times.view);
         }
-        render(&view)
+        (render(&times.view), times.version)
     }
 
     /// The load average at the moment of the snapshot, which has the tasks in it.

@@ -56,20 +56,29 @@ pub(crate) fn number(word: &[u8], line: usize) -> Result<u64, ParseError> {
 
 /// The decimal number that fills all of `word`, if it is one.
 pub(crate) fn decimal(word: &[u8]) -> Option<u64> {
-    if word.is_empty() {
-        return None;
+    /// So many digits always fit.
+    const FITTING: usize = 19;
+    let digit = |byte: u8| byte.is_ascii_digit().then(|| u64::from(byte - b'0'));
+    let (fitting, rest) = word.split_at_checked(FITTING).unwrap_or((word, b""));
+    let mut value = None;
+    for &byte in fitting {
+        value = Some(value.unwrap_or(0u64).wrapping_mul(10).wrapping_add(digit(byte)?));
     }
-    word.iter().try_fold(0u64, |value, byte| {
-        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
-        value.checked_mul(10)?.checked_add(digit)
-    })
+    rest.iter().try_fold(value?, |value, &byte| value.checked_mul(10)?.checked_add(digit(byte)?))
 }
 
 /// The lines of a text without their newlines, each with its number from 1. Blank lines are skipped.
 pub(crate) fn lines(text: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
-    text.split(|&byte| byte == b'\n')
-        .enumerate()
-        .map(|(index, line)| (index + 1, line.trim_ascii()))
+    let mut rest = Some(text);
+    let lines = core::iter::from_fn(move || {
+        let text = rest?;
+        let split = memchr::memchr(b'\n', text).and_then(|end| text.split_at_checked(end));
+        rest = split.map(|(_, after)| after.get(1..).unwrap_or_default());
+        Some(split.map_or(text, |(line, _)| line))
+    });
+    (1..)
+        .zip(lines)
+        .map(|(number, line)| (number, line.trim_ascii()))
         .filter(|(_, line)| !line.is_empty())
 }
 

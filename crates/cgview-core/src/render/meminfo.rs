@@ -87,7 +87,7 @@ impl From<HostMemory> for HostLines {
 impl HostLines {
     fn parse(text: &[u8]) -> HostLines {
         let mut lines = HostLines::default();
-        for line in text.split(|&byte| byte == b'\n') {
+        for (_, line) in parse::lines(text) {
             let Some((name, value)) = split(line) else { continue };
             let field = match name {
                 b"MemTotal" => &mut lines.mem_total,

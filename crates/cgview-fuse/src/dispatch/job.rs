@@ -130,12 +130,12 @@ impl Job {
         let told = guarded(service, || match &self.ask {
             Ask::Read { file, .. } => service
                 .text_of(self.caller.tid, self.who.get(), *file)
-                .map(|text| Told::Text(text.into()))
+                .map(Told::Text)
                 .map_err(|error| error.errno()),
             Ask::Text { file, age } => match self.who.get() {
                 Some(who) => service
                     .text_within(who, *file, *age)
-                    .map(|text| Told::Text(text.into()))
+                    .map(Told::Text)
                     .map_err(|error| error.errno()),
                 None => Err(Errno::IO),
             },
@@ -172,7 +172,7 @@ impl Job {
             match &self.ask {
                 Ask::Read { file, .. } | Ask::Text { file, .. } => service
                     .text_without_asking(who.as_ref(), *file, error, is_last)
-                    .map(|text| Told::Text(text.into()))
+                    .map(Told::Text)
                     .map_err(|error| error.errno()),
                 Ask::Lookup { dir, name } => {
                     service.lookup_without_asking(who.as_ref(), *dir, name).map(Told::Entry)

@@ -1,9 +1,6 @@
 //! Which entries a caller has.
 
-use cgview_core::{
-    tree::{Dir, Entry, File},
-    view::Reader,
-};
+use cgview_core::tree::{Dir, Entry, File};
 use rustix::io::Errno;
 
 use super::{Caller, Error, Service};
@@ -56,11 +53,10 @@ impl Service {
         }
         match self.container_of(caller.tid).map_err(|error| error.errno())? {
             None => on_host(&entry.path()),
-            Some((tenant, ready)) => {
-                self.with_view(&tenant, &ready, Reader::default(), false, |view| {
-                    let path = view.host_path(entry).filter(|_| view.shows(entry));
-                    path.map_or(Err(Errno::NOENT), |path| on_host(&path))
-                })
+            Some(ready) => {
+                let view = ready.entries();
+                let path = view.host_path(entry).filter(|_| view.shows(entry));
+                path.map_or(Err(Errno::NOENT), |path| on_host(&path))
             }
         }
     }
@@ -78,10 +74,8 @@ impl Service {
     ) -> Result<Entry, Errno> {
         let entry = dir.child(name).ok_or(Errno::NOENT)?;
         let known = caller.and_then(|caller| self.known_container(caller));
-        let (tenant, ready) = known.ok_or(Errno::IO)?;
-        self.with_view(&tenant, &ready, Reader::default(), false, |view| {
-            if view.shows(entry) { Ok(entry) } else { Err(Errno::NOENT) }
-        })
+        let ready = known.ok_or(Errno::IO)?;
+        if ready.entries().shows(entry) { Ok(entry) } else { Err(Errno::NOENT) }
     }
 
     /// The entries of `dir`, for a caller that may be nobody that is known.
@@ -96,11 +90,7 @@ impl Service {
             return Ok(entries);
         }
         Ok(match self.container_of(caller.tid)? {
-            Some((tenant, ready)) => {
-                self.with_view(&tenant, &ready, Reader::default(), false, |view| {
-                    view.list(dir, |path| self.host.has(path))
-                })
-            }
+            Some(ready) => ready.entries().list(dir, |path| self.host.has(path)),
             None => {
                 // Not every kernel has all directories.
                 let path = Entry::Dir(dir).path();

@@ -44,7 +44,7 @@ impl Service {
         if let Some(text) = self.held(handle, offset) {
             return Ok(text);
         }
-        let text: Arc<[u8]> = self.text(caller.tid, file).map_err(|error| error.errno())?.into();
+        let text = self.text_of(caller.tid, None, file).map_err(|error| error.errno())?;
         self.hold(handle, self.whose(caller.tid), &text)?;
         Ok(text)
     }

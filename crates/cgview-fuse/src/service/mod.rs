@@ -283,9 +283,12 @@ impl Service {
         }
     }
 
-    /// Forgets containers whose cgroups were removed, with the descriptors of them that are open.
+    /// Forgets containers whose cgroups were removed, with the descriptors of them that are open, and texts that are
+    /// too old to be of use.
     pub(crate) fn sweep_removed(&self) {
+        let freshness = self.settings.read().freshness;
         for tenant in self.tenants.all() {
+            tenant.forget_rendered(freshness);
             // One that is read is found out by that.
             if tenant.idle() > REMOVED_IDLE && tenant.container().was_removed(&self.host) {
                 self.tenants.remove(&tenant);

@@ -1,8 +1,9 @@
 //! What a file says to whom, and what happens where that cannot be told.
 
 use std::{
+    cell::RefCell,
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use cgview_core::{
@@ -16,9 +17,10 @@ use cgview_core::{
 
 use super::{Error, Explained, Service};
 use crate::{
+    cache::{Fetched, FetchedText},
     metrics::Outcome,
     settings::{OnError, ViewSettings},
-    tenant::Tenant,
+    tenant::{Rendered, Tenant},
 };
 
 impl Service {
@@ -28,7 +30,7 @@ impl Service {
     ///
     /// [`Error`], where the policy has no other answer.
     pub fn text(&self, tid: u32, file: File) -> Result<Vec<u8>, Error> {
-        self.text_of(tid, None, file)
+        self.text_of(tid, None, file).map(|text| text.to_vec())
     }
 
     /// The same, of a caller that may be known already.
@@ -37,7 +39,7 @@ impl Service {
         tid: u32,
         caller: Option<&cgview_host::Caller>,
         file: File,
-    ) -> Result<Vec<u8>, Error> {
+    ) -> Result<Arc<[u8]>, Error> {
         self.text_by(*self.settings.read(), tid, caller, file)
     }
 
@@ -47,7 +49,7 @@ impl Service {
         caller: &cgview_host::Caller,
         file: File,
         age: Duration,
-    ) -> Result<Vec<u8>, Error> {
+    ) -> Result<Arc<[u8]>, Error> {
         let settings = *self.settings.read();
         let settings = ViewSettings { freshness: settings.freshness.min(age), ..settings };
         self.text_by(settings, 0, Some(caller), file)
@@ -59,7 +61,7 @@ impl Service {
         tid: u32,
         caller: Option<&cgview_host::Caller>,
         file: File,
-    ) -> Result<Vec<u8>, Error> {
+    ) -> Result<Arc<[u8]>, Error> {
         let error = match self.render(tid, caller, file, settings) {
             Ok(text) => return Ok(text),
             Err(error @ Error::View(_)) => return Err(error),
@@ -69,7 +71,7 @@ impl Service {
             && let Ok(text) = self.host_text(file, settings)
         {
             self.report(file, &error, Outcome::Host);
-            return Ok(text.to_vec());
+            return Ok(text);
         }
         self.report(file, &error, Outcome::Fail);
         Err(error)
@@ -83,7 +85,7 @@ impl Service {
         file: File,
         error: Error,
         is_last: bool,
-    ) -> Result<Vec<u8>, Error> {
+    ) -> Result<Arc<[u8]>, Error> {
         let settings = *self.settings.read();
         let (text, outcome) = match settings.on_error {
             OnError::Stale => {
@@ -92,7 +94,7 @@ impl Service {
             }
             OnError::Host => {
                 let path = Entry::File(file).path();
-                (self.texts.stale(&path).map(|text| text.to_vec()), Outcome::Host)
+                (self.texts.stale(&path).map(|text| text.value), Outcome::Host)
             }
             OnError::Fail => (None, Outcome::Fail),
         };
@@ -108,24 +110,22 @@ impl Service {
         caller: &cgview_host::Caller,
         file: File,
         settings: ViewSettings,
-    ) -> Option<Vec<u8>> {
+    ) -> Option<Arc<[u8]>> {
         if self.is_passed_through(caller, file, settings) {
-            return Some(self.texts.stale(&Entry::File(file).path())?.to_vec());
+            return Some(self.texts.stale(&Entry::File(file).path())?.value);
         }
         let tenant = self.tenants.known(&caller.container)?;
         let ready = self.prepare_known(&tenant, parts(file), settings)?;
-        let no_times = CpuView::default();
-        let path = ready.view(&no_times, None, caller.reader).host_path(Entry::File(file))?;
-        let host = self.texts.stale(&path)?;
+        let path = ready.view(&ready.no_times, None, caller.reader).host_path(Entry::File(file))?;
+        let host = self.texts.stale(&path)?.value;
         let load = match wants_load(file) && settings.policy.loadavg {
             true => Some(tenant.last_load()?),
             false => None,
         };
-        self.with_load(&tenant, &ready, caller.reader, load.as_ref(), |view| {
-            let mut text = Vec::with_capacity(host.len());
-            view.render(file, &host, &mut text).ok()?;
-            Some(text)
-        })
+        let (text, _) = self.with_load(&tenant, &ready, caller.reader, load.as_ref(), |view| {
+            rendered(view, file, &host).ok()
+        });
+        text
     }
 
     /// What a thread is told by a file, and why.
@@ -135,7 +135,7 @@ impl Service {
     /// [`Error`], whatever the policy for failures is.
     pub fn explain(&self, tid: u32, file: File) -> Result<Explained, Error> {
         let settings = ViewSettings { on_error: OnError::Fail, ..*self.settings.read() };
-        let caller = self.find(tid)?;
+        let caller = self.find_by(settings, tid)?;
         if self.is_passed_through(&caller, file, settings) {
             let host = self.host_text(file, settings)?;
             return Ok(Explained {
@@ -147,13 +147,14 @@ impl Service {
         }
         let tenant = self.tenants.get(&caller.container, || self.now());
         let ready = self.prepare(&tenant, file, parts(file), settings)?;
-        let host = self.host_text_of(&ready, caller.reader, file)?;
-        self.with_view(&tenant, &ready, caller.reader, wants_load(file), |view| {
+        let host = self.host_text_of(&ready, caller.reader, file)?.value;
+        let explain = |view: &View<'_>| {
             let mut text = Vec::with_capacity(host.len());
             let explanation = view.explain(file, &host, &mut text)?;
             let snapshot = Arc::clone(&ready.snapshot);
             Ok(Explained { text, explanation, snapshot, host: Arc::clone(&host) })
-        })
+        };
+        self.with_view(&tenant, &ready, caller.reader, wants_load(file), explain).0
     }
 
     fn render(
@@ -162,12 +163,12 @@ impl Service {
         caller: Option<&cgview_host::Caller>,
         file: File,
         settings: ViewSettings,
-    ) -> Result<Vec<u8>, Error> {
+    ) -> Result<Arc<[u8]>, Error> {
         let render = |caller: &cgview_host::Caller| self.render_once(caller, file, settings);
         let find = || match caller {
             // Nobody is to be found by a number.
             Some(caller) if tid == 0 => render(caller),
-            _ => self.find(tid).and_then(|caller| render(&caller)),
+            _ => self.find_by(settings, tid).and_then(|caller| render(&caller)),
         };
         self.or_again(tid, caller.map_or_else(find, render), find)
     }
@@ -197,56 +198,74 @@ impl Service {
         caller: &cgview_host::Caller,
         file: File,
         settings: ViewSettings,
-    ) -> Result<Vec<u8>, Error> {
+    ) -> Result<Arc<[u8]>, Error> {
         if self.is_passed_through(caller, file, settings) {
-            return Ok(self.host_text(file, settings)?.to_vec());
+            return self.host_text(file, settings);
         }
         #[cfg(any(test, feature = "other-version"))]
         if let Some(fault) = *self.fault.lock() {
             fault(file);
         }
         let tenant = self.tenants.get(&caller.container, || self.now());
+        let what = match file {
+            File::Proc(file) => {
+                Some(Rendered { file, reader: caller.reader, policy: settings.policy })
+            }
+            File::Sys(_) => None,
+        };
+        if let Some(text) = what.and_then(|what| tenant.rendered(&what, settings.freshness)) {
+            self.metrics.renderings.hits.inc();
+            return Ok(text);
+        }
+        self.metrics.renderings.misses.inc();
         let ready = self
             .prepare(&tenant, file, parts(file), settings)
             .inspect_err(|error| self.forget_if_gone(&tenant, error))?;
         let host = self.host_text_of(&ready, caller.reader, file)?;
-        self.with_view(&tenant, &ready, caller.reader, wants_load(file), |view| {
-            let mut text = Vec::with_capacity(host.len());
-            view.render(file, &host, &mut text)?;
-            Ok(text)
-        })
+        let (text, version) =
+            self.with_view(&tenant, &ready, caller.reader, wants_load(file), |view| {
+                rendered(view, file, &host.value)
+            });
+        let text = text?;
+        if let Some(what) = what.filter(|_| text.len() <= LONGEST_RENDERING) {
+            let at = ready.at.min(host.at);
+            tenant.keep_rendered(what, Fetched { at, value: Arc::clone(&text) }, version);
+        }
+        Ok(text)
     }
 
     /// The caller behind a thread id.
     pub(crate) fn find(&self, tid: u32) -> Result<cgview_host::Caller, Error> {
+        self.find_by(*self.settings.read(), tid)
+    }
+
+    fn find_by(&self, settings: ViewSettings, tid: u32) -> Result<cgview_host::Caller, Error> {
         if tid == 0 {
             return Err(Error::NoCaller);
         }
-        let slow = self.settings.read().slow();
-        Ok(self.callers.get(&self.host, tid, slow, &self.metrics.callers)?)
+        Ok(self.callers.get(&self.host, tid, settings.slow(), &self.metrics.callers)?)
     }
 
-    /// The container of a caller, with its CPUs and nodes. `None` if it is the host, or nobody that is known.
+    /// The CPUs and nodes of a caller's container. `None` if it is the host, or nobody that is known.
     ///
     /// # Errors
     ///
     /// [`Error`], if its container cannot be told for now, and the policy is not to take it for the host then.
-    pub(super) fn container_of(&self, tid: u32) -> Result<Option<(Arc<Tenant>, Prepared)>, Error> {
+    pub(super) fn container_of(&self, tid: u32) -> Result<Option<Prepared>, Error> {
         if self.off.load(Ordering::Relaxed) {
             return Ok(None);
         }
         let settings = *self.settings.read();
         let file = File::Proc(ProcFile::Cpuinfo);
         let find = || {
-            let caller = match self.find(tid) {
+            let caller = match self.find_by(settings, tid) {
                 Ok(caller) if !caller.container.is_host() => caller,
                 Ok(_) | Err(Error::NoCaller) => return Ok(None),
                 Err(Error::Host(error)) if error.is_about_caller() => return Ok(None),
                 Err(error) => return Err(error),
             };
             let tenant = self.tenants.get(&caller.container, || self.now());
-            let ready = self.prepare(&tenant, file, Parts::CPUS, settings)?;
-            Ok(Some((tenant, ready)))
+            self.prepare(&tenant, file, Parts::CPUS, settings).map(Some)
         };
         match self.or_again(tid, find(), find) {
             Err(error) if settings.on_error == OnError::Host => {
@@ -261,17 +280,13 @@ impl Service {
         }
     }
 
-    /// The container of a caller as it was when it was looked at last.
-    pub(super) fn known_container(
-        &self,
-        caller: &cgview_host::Caller,
-    ) -> Option<(Arc<Tenant>, Prepared)> {
+    /// The CPUs and nodes of a caller's container as they were when they were looked at last.
+    pub(super) fn known_container(&self, caller: &cgview_host::Caller) -> Option<Prepared> {
         if self.off.load(Ordering::Relaxed) || caller.container.is_host() {
             return None;
         }
         let tenant = self.tenants.known(&caller.container)?;
-        let ready = self.prepare_known(&tenant, Parts::CPUS, *self.settings.read())?;
-        Some((tenant, ready))
+        self.prepare_known(&tenant, Parts::CPUS, *self.settings.read())
     }
 
     fn is_passed_through(
@@ -291,7 +306,9 @@ impl Service {
         let path = Entry::File(file).path();
         let counters = &self.metrics.host_reads;
         let text = self.texts.get(&self.host, (file, &path), true, &settings, counters);
-        text.or_else(|error| self.stale(file, error.into(), settings, || self.texts.stale(&path)))
+        let known = || self.texts.stale(&path);
+        let text = text.or_else(|error| self.stale(file, error.into(), settings, known))?;
+        Ok(text.value)
     }
 
     /// The host's text that a container's is made from.
@@ -300,9 +317,9 @@ impl Service {
         ready: &Prepared,
         reader: Reader,
         file: File,
-    ) -> Result<Arc<[u8]>, Error> {
+    ) -> Result<FetchedText, Error> {
         // Which file that is depends on the CPUs, and not on their times.
-        let path = ready.view(&CpuView::default(), None, reader).host_path(Entry::File(file));
+        let path = ready.view(&ready.no_times, None, reader).host_path(Entry::File(file));
         let path = path.ok_or(cgview_core::view::Error::NotShown)?;
         let counters = &self.metrics.host_reads;
         let text = self.texts.get(&self.host, (file, &path), false, &ready.settings, counters);
@@ -326,8 +343,7 @@ impl Service {
         let snapshot = tenant
             .sample(&self.host, parts, &settings, &self.metrics)
             .or_else(|error| self.stale(file, error.into(), settings, || tenant.stale(parts)))?;
-        let cpus = CpuLimits::of(&snapshot, &facts, &settings.policy);
-        Ok(Prepared { settings, facts, snapshot, cpus, parts })
+        Ok(Prepared::of(settings, facts, snapshot, parts))
     }
 
     /// The same by what is known, of whatever age. `None` if not all of it is.
@@ -339,8 +355,7 @@ impl Service {
     ) -> Option<Prepared> {
         let facts = self.texts.stale_facts()?;
         let snapshot = tenant.stale(parts)?;
-        let cpus = CpuLimits::of(&snapshot, &facts, &settings.policy);
-        Some(Prepared { settings, facts, snapshot, cpus, parts })
+        Some(Prepared::of(settings, facts, snapshot, parts))
     }
 
     /// What was known before, in place of what cannot be known now, if the policy allows.
@@ -363,7 +378,7 @@ impl Service {
     }
 
     /// Lends the view that is made of all that. The kernel is not to be asked meanwhile: other readers of the
-    /// container's CPU times wait.
+    /// container's CPU times wait. Returns which version of them it was, too, if they were needed.
     pub(super) fn with_view<T>(
         &self,
         tenant: &Tenant,
@@ -371,7 +386,7 @@ impl Service {
         reader: Reader,
         wants_load: bool,
         render: impl FnOnce(&View<'_>) -> T,
-    ) -> T {
+    ) -> (T, Option<u64>) {
         let policy = &ready.settings.policy;
         let load = (wants_load && policy.loadavg).then(|| {
             let load = tenant.load(&self.host, &ready.snapshot, &ready.cpus, true);
@@ -389,15 +404,16 @@ impl Service {
         reader: Reader,
         load: Option<&LoadAverage>,
         render: impl FnOnce(&View<'_>) -> T,
-    ) -> T {
-        let policy = &ready.settings.policy;
+    ) -> (T, Option<u64>) {
         if !ready.parts.contain(Parts::CPU_USAGE) {
-            return render(&ready.view(&CpuView::default(), load, reader));
+            return (render(&ready.view(&ready.no_times, load, reader)), None);
         }
+        let steal = ready.settings.policy.steal;
         let save = |cpu_view: &CpuView| self.keep_cpu(tenant, ready.snapshot.taken, cpu_view);
-        tenant.with_cpu_view(&ready.snapshot, &ready.cpus, policy.steal, save, |cpu_view| {
-            render(&ready.view(cpu_view, load, reader))
-        })
+        let render = |cpu_view: &CpuView| render(&ready.view(cpu_view, load, reader));
+        let (rendered, version) =
+            tenant.with_cpu_view(&ready.snapshot, &ready.cpus, steal, save, render);
+        (rendered, Some(version))
     }
 
     pub(super) fn forget_if_gone(&self, tenant: &Tenant, error: &Error) {
@@ -440,9 +456,51 @@ pub(super) struct Prepared {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) cpus: CpuLimits,
     parts: Parts,
+    /// When the older one of facts and snapshot was new.
+    at: Instant,
+    /// For what does not depend on the CPU times.
+    no_times: CpuView,
+}
+
+/// A longer text is not kept for the next reader.
+const LONGEST_RENDERING: usize = 64 << 10;
+
+thread_local! {
+    /// Where texts are rendered to: one buffer for each thread, grown once.
+    static TEXT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What `file` says.
+fn rendered(
+    view: &View<'_>,
+    file: File,
+    host: &[u8],
+) -> Result<Arc<[u8]>, cgview_core::view::Error> {
+    let mut text = TEXT.take();
+    text.clear();
+    let rendered = view.render(file, host, &mut text).map(|()| Arc::from(&*text));
+    TEXT.set(text);
+    rendered
 }
 
 impl Prepared {
+    fn of(
+        settings: ViewSettings,
+        facts: Fetched<Arc<HostFacts>>,
+        snapshot: Fetched<Arc<Snapshot>>,
+        parts: Parts,
+    ) -> Prepared {
+        let at = facts.at.min(snapshot.at);
+        let (facts, snapshot) = (facts.value, snapshot.value);
+        let cpus = CpuLimits::of(&snapshot, &facts, &settings.policy);
+        Prepared { settings, facts, snapshot, cpus, parts, at, no_times: CpuView::default() }
+    }
+
+    /// A view for whoever asks which entries there are, and not what files say.
+    pub(super) fn entries(&self) -> View<'_> {
+        self.view(&self.no_times, None, Reader::default())
+    }
+
     fn view<'a>(
         &'a self,
         cpu_view: &'a CpuView,
