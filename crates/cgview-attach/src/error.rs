@@ -87,6 +87,15 @@ pub enum Error {
         /// What comes of asking.
         state: String,
     },
+    /// The view at the named mountpoint is the fast mount.
+    #[error(
+        "cannot take the view from {}: it has a directory for each container; name the other mountpoint of its cgview-fuse",
+        path.display()
+    )]
+    NotShared {
+        /// The mountpoint.
+        path: PathBuf,
+    },
 }
 
 fn list(paths: &[PathBuf]) -> String {

@@ -14,7 +14,7 @@ use rustix::{
 
 use crate::{
     helper::{Helper, wait_for},
-    mounts::{Device, Mount},
+    mounts::{CGVIEW, Device, Mount},
 };
 
 /// How long a daemon may take to answer.
@@ -32,6 +32,8 @@ const AT_ONCE: usize = 32;
 pub enum Health {
     /// It answers.
     Alive,
+    /// It answers, and has no files that all share: it is the fast mount, with a directory for each container.
+    ById,
     /// Nobody holds the other end of the connection any more: `ENOTCONN`, or `ECONNABORTED`.
     Dead,
     /// It does not answer in time.
@@ -57,6 +59,7 @@ impl fmt::Display for Health {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Health::Alive => f.write_str("answers"),
+            Health::ById => f.write_str("answers, with a directory for each container"),
             Health::Dead => f.write_str("is dead: its daemon is gone"),
             Health::Silent => write!(f, "does not answer within {} s", PATIENCE.as_secs()),
             Health::Failing(errno) => write!(f, "gives an error: {}", io::Error::from(*errno)),
@@ -123,6 +126,7 @@ pub(crate) fn ask(filesystems: &[Vec<Place<'_>>]) -> Vec<Health> {
 /// What a word of a helper is about.
 const ASKED: u32 = 1;
 const NOT_FOUND: u32 = 2;
+const BY_ID: u32 = 3;
 
 fn heard(helper: &Helper) -> Health {
     match helper.words().last() {
@@ -130,6 +134,7 @@ fn heard(helper: &Helper) -> Health {
             0 => Health::of(Ok(())),
             errno => Health::of(Err(Errno::from_raw_os_error(errno))),
         },
+        Some(word) if word.kind == BY_ID => Health::ById,
         Some(word) => Health::Unknown(Errno::from_raw_os_error(word.errno)),
         None if helper.is_late() => Health::Silent,
         None => Health::Unknown(Errno::NOENT),
@@ -143,7 +148,12 @@ fn start(places: &[Place<'_>]) -> io::Result<Helper> {
         let mut why = Errno::NOENT;
         for Place { root, mount } in places {
             match open_mount(*root, &mount.mountpoint, mount.id, mount.device) {
-                Ok(found) => return teller.tell(0, ASKED, request(&found, *root, mount)),
+                Ok(found) => {
+                    return match request(&found, *root, mount) {
+                        Ok(Asked::ById) => teller.tell(0, BY_ID, Ok(())),
+                        asked => teller.tell(0, ASKED, asked.map(drop)),
+                    };
+                }
                 Err(errno) => why = errno,
             }
         }
@@ -151,8 +161,14 @@ fn start(places: &[Place<'_>]) -> io::Result<Helper> {
     })
 }
 
+/// What kind of a file system has answered.
+enum Asked {
+    Shared,
+    ById,
+}
+
 /// Asks for the figures of the file system, which no cache has, and reads a little if it is known what.
-fn request(found: &OwnedFd, root: BorrowedFd<'_>, mount: &Mount) -> Result<(), Errno> {
+fn request(found: &OwnedFd, root: BorrowedFd<'_>, mount: &Mount) -> Result<Asked, Errno> {
     fstatfs(found)?;
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let stat = statx(found, "", flags, StatxFlags::TYPE)?;
@@ -168,9 +184,13 @@ fn request(found: &OwnedFd, root: BorrowedFd<'_>, mount: &Mount) -> Result<(), E
         )?,
         FileType::Directory if mount.is_whole() => {
             let resolve = resolve | ResolveFlags::BENEATH;
-            openat2(found.as_fd(), "proc/meminfo", read_only, Mode::empty(), resolve)?
+            match openat2(found.as_fd(), "proc/meminfo", read_only, Mode::empty(), resolve) {
+                // The root of a shared view has it whatever happens.
+                Err(Errno::NOENT) if mount.fstype == CGVIEW => return Ok(Asked::ById),
+                opened => opened?,
+            }
         }
-        _ => return Ok(()),
+        _ => return Ok(Asked::Shared),
     };
-    rustix::io::read(&file, &mut [0; 64][..]).map(drop)
+    rustix::io::read(&file, &mut [0; 64][..]).map(|_| Asked::Shared)
 }

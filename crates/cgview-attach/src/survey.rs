@@ -122,6 +122,7 @@ impl Survey {
                 && mount.is_whole()
                 && mountpoint.as_ref().is_none_or(|path| mount.mountpoint == *path)
                 && !self.is(mount, Health::Dead)
+                && !self.is(mount, Health::ById)
         })
     }
 
@@ -171,6 +172,7 @@ impl Survey {
             };
             return match self.filesystems.get(&found.device).map(|found| found.health) {
                 Some(Health::Alive) => Ok(found),
+                Some(Health::ById) => Err(Error::NotShared { path }),
                 Some(health) => Err(Error::NotServed { path, state: health.to_string() }),
                 None => Err(Error::NotMounted { path }),
             };

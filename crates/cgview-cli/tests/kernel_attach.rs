@@ -350,6 +350,28 @@ fn only_containers_are_attached_to() {
 }
 
 #[test]
+fn the_fast_mount_is_no_view_to_attach_from() {
+    let _alone = alone();
+    let Some(tree) = Tree::with(&["memory"]) else { return };
+    let Some(mut daemon) = Daemon::start() else { return };
+    daemon.kill();
+    let by_id = daemon.by_id().to_str().unwrap().to_owned();
+    fs::create_dir(&by_id).unwrap();
+    daemon.start_again(&["--by-id", &by_id]);
+    let listed = |line: String| {
+        eventually("it is listed as what it is", || {
+            said(["status"]).lines().any(|other| other == line)
+        });
+    };
+    listed(format!("fuse.cgview at {}: answers", daemon.mountpoint().display()));
+    listed(format!("fuse.cgview at {by_id}: answers, with a directory for each container"));
+
+    let container = Spawn::new().cgroup(&tree.cgroup("app")).container().run(pause);
+    let text = refused(["attach", "--mountpoint", &by_id, &container.pid().to_string()]);
+    assert!(text.contains("name the other mountpoint of its cgview-fuse"), "{text}");
+}
+
+#[test]
 fn an_error_says_what_to_do() {
     let _alone = alone();
     let Some(tree) = Tree::with(&["memory"]) else { return };

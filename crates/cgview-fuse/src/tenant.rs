@@ -108,7 +108,7 @@ impl Drop for Counting<'_> {
 }
 
 /// Counting the tasks of a container may take one part in this of a CPU.
-const COUNTING_SHARE: u32 = 20;
+const COUNTING_SHARE: u32 = 50;
 
 /// A count of tasks is never older, whatever it costs.
 const OLDEST_COUNT: Duration = Duration::from_secs(30);
@@ -483,5 +483,37 @@ impl Tenants {
         all.extend(known.iter().map(|(id, tenant)| (id.clone(), tenant.save(now))));
         all.retain(|_, saved| !saved.is_empty());
         all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cgview_testkit::{FakeHost, FakeProcess};
+
+    use super::*;
+
+    #[test]
+    fn tasks_are_counted_the_less_often_the_longer_it_takes() {
+        let mut fake = FakeHost::new();
+        fake.mount_v2("/sys/fs/cgroup");
+        fake.process(&FakeProcess { pid: 100, cgroup: "0::/app\n", ..FakeProcess::default() });
+        fake.file("/sys/fs/cgroup/app/cgroup.threads", "100\n");
+        let host = Host::at(fake.path()).unwrap();
+        let tenant = Tenant::new(host.caller(100).unwrap().container, None);
+        let metrics = Metrics::default();
+        let counts = |age: u64, cost: Duration| {
+            let before = (Instant::now() - Duration::from_secs(age), Tasks::default());
+            *tenant.tasks.lock() = TaskCount { tasks: Some(before), cost };
+            let counted = metrics.task_counts.get();
+            tenant.tasks(&host, Duration::ZERO, &metrics).unwrap();
+            metrics.task_counts.get() - counted
+        };
+        assert_eq!(counts(0, Duration::ZERO), 1);
+        // No more than 2 % of a CPU: half a second in 25.
+        let half = Duration::from_millis(500);
+        assert_eq!((counts(0, half), counts(15, half), counts(25, half)), (0, 0, 1));
+        // But the count of whatever costs more is not older than half a minute.
+        let minute = Duration::from_secs(60);
+        assert_eq!((counts(15, minute), counts(30, minute)), (0, 1));
     }
 }

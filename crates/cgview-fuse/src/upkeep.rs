@@ -17,8 +17,8 @@ const PERIOD: Duration = Duration::from_secs(5);
 /// The load of a container is watched for this long after it was asked for.
 const LOAD_WATCHED: Duration = Duration::from_secs(300);
 
-/// Counting tasks may take this much of each period: one part in twenty of a CPU.
-const LOAD_BUDGET: Duration = Duration::from_millis(250);
+/// Counting tasks may take this much of each period: one part in fifty of a CPU.
+const LOAD_BUDGET: Duration = Duration::from_millis(100);
 
 /// How often what nobody asks for any more is forgotten.
 const SWEEP: Duration = Duration::from_secs(30);

@@ -8,6 +8,7 @@ use std::{
     io::Read as _,
     os::unix::fs::{FileExt as _, MetadataExt as _},
     path::{Path, PathBuf},
+    process::{Child, Stdio},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
@@ -319,4 +320,76 @@ fn the_daemon_is_asked_now_and_then_however_many_read() {
     assert_eq!(fast.daemon().requests("open"), before);
     assert_eq!(fast.daemon().requests("release"), 0);
     drop(init);
+}
+
+/// A process that is killed with the test.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_program_is_replaced_and_files_that_are_open_read_on() {
+    if !Daemon::is_possible() {
+        return;
+    }
+    let Some(tree) = Tree::with(&["memory"]) else { return };
+    let app = tree.cgroup("app");
+    app.limit_memory(64 * MIB);
+    let fast = Fast::start(&[]);
+    let inside = container(&app);
+    let path = fast.dir(&app).join("proc/meminfo");
+    let held = File::open(&path).unwrap();
+    let total = |file: &File| {
+        let mut text = [0; 4096];
+        let length = file.read_at(&mut text, 0).unwrap();
+        field(&String::from_utf8_lossy(text.get(..length).unwrap()), "MemTotal:")
+    };
+    assert_eq!(total(&held), 64 << 10);
+
+    let stop = AtomicBool::new(false);
+    let mut next = thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                assert_eq!(total(&held), 64 << 10);
+                assert_eq!(total(&File::open(&path).unwrap()), 64 << 10);
+                // For as long as attributes are kept, nobody is asked.
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let dirs = fast.daemon().dirs();
+        let log = fs::OpenOptions::new().append(true).open(dirs.path("log")).unwrap();
+        let mut command = dirs.command();
+        command.arg("--replace").arg("--by-id").arg(&fast.mountpoint);
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        let mut next = Killed(command.spawn().unwrap());
+        let pid = format!("{}\n", next.0.id());
+        eventually("it takes over", || {
+            assert!(next.0.try_wait().unwrap().is_none(), "{}", fast.daemon().log());
+            fs::read_to_string(dirs.path("cgview-fuse.pid")).unwrap() == pid
+        });
+        stop.store(true, Ordering::Relaxed);
+        reader.join().unwrap();
+        next
+    });
+    let keeper = fast.daemon().pid();
+    eventually("the first one ends", || {
+        let stat = fs::read_to_string(format!("/proc/{keeper}/stat")).unwrap();
+        stat.rsplit_once(") ").unwrap().1.starts_with('Z')
+    });
+    // The next one answers for what the first one opened, and for what is new.
+    app.limit_memory(32 * MIB);
+    eventually("an open file has the new limit", || total(&held) == 32 << 10);
+    assert_eq!(total(&File::open(&path).unwrap()), 32 << 10);
+    assert!(names(&fast.mountpoint).contains(&number(&app).to_string()));
+
+    let pid = Pid::from_raw(i32::try_from(next.0.id()).unwrap()).unwrap();
+    kill_process(pid, Signal::INT).unwrap();
+    eventually("it ends", || next.0.try_wait().unwrap().is_some());
+    eventually("its mount is gone", || names(&fast.mountpoint).is_empty());
+    drop(inside);
 }

@@ -120,7 +120,7 @@ impl View<'_> {
         let name = self.name();
         let found = format!("{}; {}", self.filesystem.health, self.users());
         match self.filesystem.health {
-            Health::Alive => Check::ok(name, found),
+            Health::Alive | Health::ById => Check::ok(name, found),
             Health::Dead => {
                 Check::broken(name, format!("its daemon is gone; {}", self.extent()), self.revive())
             }

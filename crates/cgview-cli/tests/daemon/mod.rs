@@ -81,6 +81,11 @@ impl Daemon {
         self.dir.path().join("mnt")
     }
 
+    /// Where the fast mount is, if there is one.
+    pub(crate) fn by_id(&self) -> PathBuf {
+        self.dir.path().join("by-id")
+    }
+
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
     }
@@ -136,7 +141,9 @@ impl Drop for Daemon {
         if let Some(mut child) = self.child.take() {
             let _ = child.wait();
         }
-        while unmount(self.mountpoint(), UnmountFlags::DETACH).is_ok() {}
+        for mountpoint in [self.mountpoint(), self.by_id()] {
+            while unmount(&mountpoint, UnmountFlags::DETACH).is_ok() {}
+        }
     }
 }
 
