@@ -209,7 +209,7 @@ fn change(
 #[test]
 fn counters_never_go_back() {
     // Three files each: ten thousand reads. Emulated machines do with fewer.
-    let looks = if is_guest() { 400 } else { 3400 };
+    let looks = if is_guest() { 300 } else { 3400 };
     if !Server::is_possible() {
         return;
     }
@@ -237,13 +237,16 @@ fn counters_never_go_back() {
             done.store(true, Ordering::Relaxed);
             status
         });
-        // The server is started anew at least twice.
-        let restarts = if is_guest() { 60 } else { 200 };
+        // Which takes an emulated machine as long as all the rest.
+        let starts_anew = |number| match is_guest() {
+            true => [60, 180].contains(&number),
+            false => number % 200 == 199,
+        };
         while !done.load(Ordering::Relaxed) {
             let number = changes.len();
             let what = change(number, &tree, &cgroup, &others, &burner);
             changes.push((truth::boottime(), what));
-            if number % restarts == restarts - 1 {
+            if starts_anew(number) {
                 server.restart();
                 changes.push((truth::boottime(), "started anew".into()));
             }
@@ -378,7 +381,7 @@ fn all_files_agree() {
 // Law 2: "No wrap-around, nothing negative, MemFree <= MemAvailable <= MemTotal, no part larger than its whole."
 #[test]
 fn no_number_is_impossible() {
-    const LOOKS: usize = 300;
+    let looks = if is_guest() { 80 } else { 300 };
     if !Server::is_possible() {
         return;
     }
@@ -401,7 +404,7 @@ fn no_number_is_impossible() {
         }),
     ];
     let cpus = 2.0_f64.min(truth::online().len() as f64);
-    for _ in 0..LOOKS {
+    for _ in 0..looks {
         let meminfo = text::numbers(&container.read("/proc/meminfo"));
         let of =
             |names: &[&str]| names.iter().map(|name| meminfo.get(*name).unwrap_or(&0)).sum::<u64>();
@@ -426,8 +429,10 @@ fn no_number_is_impossible() {
         ] {
             assert!(of(&[part]) <= of(&[whole]), "{part} in {meminfo:?}");
         }
-        let swaps = text::numbers(&container.read("/proc/swaps").replace("Filename", "Filename "));
-        assert_eq!(swaps.is_empty(), of(&["SwapTotal"]) == 0, "{swaps:?}");
+        let swaps = container.read("/proc/swaps");
+        let sizes = swaps.lines().skip(1).map(|row| row.split_whitespace().nth(2).unwrap());
+        let size: u64 = sizes.map(|size| size.parse::<u64>().unwrap()).sum();
+        assert_eq!(size, of(&["SwapTotal"]), "{swaps}");
         let (age, idle) = text::uptime(&container.read("/proc/uptime"));
         assert!(idle.as_secs_f64() <= age.as_secs_f64() * cpus + 0.01, "{age:?} {idle:?}");
         let stat = text::Stat::new(&container.read("/proc/stat"));
