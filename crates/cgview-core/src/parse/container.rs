@@ -64,6 +64,13 @@ pub fn container_path(path: &str) -> Option<ContainerPath<'_>> {
             let is_helper = runtime == Runtime::Nspawn && child == "supervisor";
             return (!is_helper).then_some(ContainerPath { runtime, id, path: above });
         }
+        // systemd-nspawn of systemd 262, which names the scope like the machine.
+        if (parent_name, child) == ("machine.slice", "payload")
+            && let Some(machine) = name.strip_suffix(".scope").filter(|name| !name.is_empty())
+        {
+            let id = unescape(machine);
+            return Some(ContainerPath { runtime: Runtime::Nspawn, id, path: above });
+        }
         child = name;
         end = start;
     }
@@ -255,6 +262,12 @@ mod tests {
                 "/machine.slice/systemd-nspawn@deb.service",
             ),
             (
+                r"/machine.slice/my\x2dbox.scope/payload",
+                Nspawn,
+                "my-box",
+                r"/machine.slice/my\x2dbox.scope",
+            ),
+            (
                 r"/machine.slice/machine-lxc\x2d42\x2dbox.scope",
                 Other,
                 "lxc-42-box",
@@ -294,6 +307,8 @@ mod tests {
             "/lxc.payload.",
             r"/machine.slice/machine-qemu\x2d1\x2dvm.scope",
             "/machine.slice/systemd-nspawn@deb.service/supervisor",
+            "/machine.slice/web.scope/supervisor",
+            "/machine.slice/.scope/payload",
             "/user.slice/user-1000.slice/user@1000.service/app.slice/app-flatpak-org.x-77.scope",
             "/docker/ID0",
             "/docker/0123",
