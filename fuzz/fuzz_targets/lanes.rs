@@ -11,8 +11,18 @@ use arbitrary::Arbitrary;
 use cgview_fuse::dispatch::lanes::{Arrival, Lanes, Limits, Ticket};
 use libfuzzer_sys::fuzz_target;
 
-const LIMITS: Limits =
-    Limits { active: 4, lanes: 2, inline: 3, queued: 4, all_queued: 9, overdue: 3, all_overdue: 6 };
+const LIMITS: Limits = Limits {
+    active: 4,
+    lanes: 2,
+    inline: 3,
+    queued: 4,
+    all_queued: 9,
+    overdue: 3,
+    all_overdue: 6,
+    pace: Duration::from_millis(10),
+    advance: Duration::from_millis(30),
+    others: Duration::from_secs(1),
+};
 const PATIENCE: Duration = Duration::from_millis(50);
 const DEADLINE: Duration = Duration::from_millis(300);
 const LAST: Duration = Duration::from_millis(900);
@@ -47,11 +57,11 @@ fuzz_target!(|steps: Vec<Step>| {
                 if !late.contains(&job) {
                     whose.insert(job, Some(who % 4));
                 }
-                lanes.found(ticket, who % 4)
+                lanes.found(ticket, who % 4, now)
             }
             Step::Finish(which) if !running.is_empty() => {
                 let ticket = running.swap_remove(usize::from(which) % running.len());
-                let job = lanes.finish(ticket).expect("it ran");
+                let job = lanes.finish(ticket, now).expect("it ran");
                 late.retain(|late| *late != job);
                 ended += 1;
                 continue;
@@ -96,6 +106,11 @@ fuzz_target!(|steps: Vec<Step>| {
             let own = jobs.filter(|job| whose[job] == Some(who) && !late.contains(job)).count();
             assert!(own <= LIMITS.lanes, "{own} lanes of one container");
         }
-        assert!(!running.is_empty() || lanes.queued() == 0 || lanes.has_work());
+        // Who had too much rests, and for no longer than that.
+        let rests = lanes.rested(now);
+        assert!(
+            !running.is_empty() || lanes.queued() == 0 || lanes.has_work(now) || rests.is_some()
+        );
+        assert!(rests.is_none_or(|until| lanes.has_work(until) || !running.is_empty()));
     }
 });

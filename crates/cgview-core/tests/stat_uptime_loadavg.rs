@@ -1,5 +1,6 @@
 //! `/proc/stat`, `/proc/uptime` and `/proc/loadavg`, text for text: sections 5, 6 and 7 of
 //! `docs/semantics.md`.
+#![expect(clippy::indexing_slicing, reason = "a test fails by panicking")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod cpu_container;
