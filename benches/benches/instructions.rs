@@ -1,0 +1,195 @@
+//! How many instructions a read takes in the daemon, as valgrind counts them: the same on a busy machine as on an idle
+//! one, so that a regression shows where times say nothing. `record/instructions.tsv` has what they were; with
+//! `--budget` it is written anew.
+//!
+//! What the kernel does for a read is not counted. `mounts` tells of that.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    hint::black_box,
+    io::{Write as _, stdout},
+    process::Command,
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use cgview_benches::{
+    Machine,
+    arguments::Arguments,
+    record::{self, Budget},
+};
+use cgview_core::{File, tree::ProcFile};
+use cgview_fuse::{Service, service::Caller, settings::ViewSettings};
+use cgview_host::Host;
+use cgview_testkit::{is_root, skip};
+
+/// The name of the record.
+const RECORD: &str = "instructions";
+
+/// How often each part runs while it is counted.
+const TIMES: u32 = 100;
+
+/// By how much a count may be above the budget, in percent: compilers and allocators differ.
+const TOLERANCE: u64 = 10;
+
+/// The files that are read most.
+const FILES: [ProcFile; 6] = [
+    ProcFile::Cpuinfo,
+    ProcFile::Diskstats,
+    ProcFile::Loadavg,
+    ProcFile::Meminfo,
+    ProcFile::Stat,
+    ProcFile::Uptime,
+];
+
+/// What is counted of each of them.
+#[derive(Clone, Copy, Debug)]
+struct Kind {
+    name: &'static str,
+    /// Of the host.
+    cpus: u32,
+    /// For how long a sample is fresh: not at all, or for longer than this takes.
+    freshness: Duration,
+}
+
+const FRESH: Duration = Duration::from_secs(3600);
+
+const KINDS: [Kind; 3] = [
+    Kind { name: "read", cpus: 2, freshness: FRESH },
+    Kind { name: "read-512-cpus", cpus: 512, freshness: FRESH },
+    Kind { name: "sample-and-read", cpus: 2, freshness: Duration::ZERO },
+];
+
+fn main() -> Result<()> {
+    let arguments = Arguments::new();
+    if let (Some(part), Some(root)) = (arguments.value("--count"), arguments.value("--root")) {
+        return run(part, root);
+    }
+    // Which may make a host's directory the root.
+    if !arguments.select("instructions") || !is_root() {
+        return Ok(());
+    }
+    // Other processors have other instructions.
+    if !cfg!(target_arch = "x86_64") || Command::new("valgrind").arg("--version").output().is_err()
+    {
+        skip("needs valgrind on x86-64");
+        return Ok(());
+    }
+    let counted = count_all()?;
+    if arguments.has("--budget") {
+        return record::save(RECORD, &counted);
+    }
+    let budget: BTreeMap<String, u64> = record::load::<Budget>(RECORD)?
+        .into_iter()
+        .map(|Budget { part, instructions }| (part, instructions))
+        .collect();
+    let mut above = String::new();
+    let mut out = stdout().lock();
+    for Budget { part, instructions } in &counted {
+        let allowed = budget.get(part).copied();
+        let shown = allowed.map_or("none".into(), |allowed| allowed.to_string());
+        writeln!(out, "{part}: {instructions} instructions, budget {shown}")?;
+        if allowed.is_none_or(|allowed| *instructions > allowed + allowed * TOLERANCE / 100) {
+            write!(above, "\n  {part}: {instructions}, budget {shown}")?;
+        }
+    }
+    ensure!(
+        above.is_empty(),
+        "more than {TOLERANCE} % above the budget of instructions:{above}\n\
+         Where that is worth it, `ci/bench instructions --budget` makes these counts the budget"
+    );
+    Ok(())
+}
+
+/// Counts all parts, some at a time.
+fn count_all() -> Result<Vec<Budget>> {
+    let parts: Vec<String> = KINDS
+        .iter()
+        .flat_map(|kind| FILES.map(|file| format!("{}{}", kind.name, file.path())))
+        .collect();
+    let at_a_time = thread::available_parallelism()?.get();
+    let mut counted = Vec::new();
+    for parts in parts.chunks(at_a_time) {
+        let counts: Vec<Result<u64>> = thread::scope(|scope| {
+            let running: Vec<_> = parts.iter().map(|part| scope.spawn(|| count(part))).collect();
+            let count = |one: thread::ScopedJoinHandle<'_, Result<u64>>| one.join();
+            running.into_iter().map(|one| count(one).unwrap_or_else(|_| bail!("a panic"))).collect()
+        });
+        for (part, count) in parts.iter().zip(counts) {
+            counted.push(Budget { part: part.clone(), instructions: count? });
+        }
+    }
+    Ok(counted)
+}
+
+/// The kind of a part, and its file.
+fn parse(part: &str) -> Result<(Kind, ProcFile)> {
+    let (name, path) = part.split_at(part.find('/').context("a part ends in a path")?);
+    let kind = KINDS.into_iter().find(|kind| kind.name == name).context("no such kind")?;
+    let file =
+        ProcFile::ALL.into_iter().find(|file| file.path() == path).context("no such file")?;
+    Ok((kind, file))
+}
+
+/// The instructions of one run of a part.
+fn count(part: &str) -> Result<u64> {
+    let (kind, _) = parse(part)?;
+    let host = Machine::new(kind.cpus).host_with_containers(1);
+    let output = Command::new("valgrind")
+        // The file is in the host's directory, where the root is by then.
+        .args(["--tool=callgrind", "--vgdb=no", "--callgrind-out-file=/callgrind.out"])
+        .args(["--collect-atstart=no", "--toggle-collect=*measured*"])
+        .arg(std::env::current_exe()?)
+        .args([format!("--count={part}"), format!("--root={}", host.path().display())])
+        .output()
+        .context("cannot run valgrind")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "cannot count the instructions of {part}: {said}");
+    let total = said
+        .lines()
+        .find_map(|line| line.split_once("Collected :"))
+        .and_then(|(_, count)| count.trim().parse::<u64>().ok())
+        .filter(|&count| count > 0);
+    let total = total.with_context(|| format!("cannot find the count of {part} in: {said}"))?;
+    Ok(total / u64::from(TIMES))
+}
+
+/// What is counted, by its name.
+#[inline(never)]
+fn measured(part: &mut dyn FnMut()) {
+    // What is counted is what this calls, so its last call must not become a jump.
+    for _ in 0..TIMES {
+        part();
+    }
+}
+
+/// Runs a part, as [`count`] counts it: a whole read as the kernel asks for it.
+fn run(part: &str, root: &str) -> Result<()> {
+    let (kind, file) = parse(part)?;
+    // A host that is not the root is read by openat2(2), which Debian 12's valgrind does not know.
+    // Some facts of this process are in its own /proc, and kept.
+    rustix::param::page_size();
+    rustix::process::chroot(root).with_context(|| format!("cannot make {root} the root"))?;
+    let settings = ViewSettings { freshness: kind.freshness, ..ViewSettings::default() };
+    let service = Service::new(Host::live()?, settings);
+    let (caller, file) = (Caller { tid: Machine::pid(0), uid: 0 }, File::Proc(file));
+    let read = || -> Result<usize, rustix::io::Errno> {
+        let handle = service.open(caller, file, false)?;
+        let text = service.read(caller, file, handle, 0)?;
+        black_box(service.read(caller, file, handle, text.len() as u64)?);
+        service.release(handle);
+        Ok(text.len())
+    };
+    // The third time it is a caller that is known.
+    let mut length = 0;
+    for _ in 0..3 {
+        length = read()?;
+    }
+    ensure!(length > 0, "{part} has no text");
+    let mut failed = 0;
+    measured(&mut || failed += u32::from(read().is_err()));
+    ensure!(failed == 0, "{failed} reads of {part} failed");
+    Ok(())
+}

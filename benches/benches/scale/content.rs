@@ -1,0 +1,104 @@
+//! The content engine, without FUSE, on hosts that are made of files: of 2 and 512 CPUs, with one and many containers.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use cgview_benches::{Machine, placement::Placement, record::Scale};
+use cgview_core::{File, tree::ProcFile};
+use cgview_fuse::{Service, service::Caller, settings::ViewSettings};
+use cgview_host::Host;
+use cgview_testkit::FakeHost;
+
+use crate::row;
+
+const FILES: [ProcFile; 6] = [
+    ProcFile::Meminfo,
+    ProcFile::Stat,
+    ProcFile::Cpuinfo,
+    ProcFile::Uptime,
+    ProcFile::Loadavg,
+    ProcFile::Diskstats,
+];
+
+/// How often each is measured, in turn.
+const ROUNDS: usize = 15;
+
+/// How many reads are timed together.
+const READS: u32 = 1000;
+
+/// Nothing is read again within this time.
+const FRESH: Duration = Duration::from_secs(3600);
+
+/// A service, and its containers.
+struct Engine {
+    size: (u32, &'static str),
+    containers: u32,
+    service: Service,
+    _host: FakeHost,
+}
+
+impl Engine {
+    fn new(
+        cpus: u32,
+        containers: u32,
+        size: (u32, &'static str),
+        freshness: Duration,
+    ) -> Result<Engine> {
+        let host = Machine::new(cpus).host_with_containers(containers);
+        let settings = ViewSettings { freshness, ..ViewSettings::default() };
+        let service = Service::new(Host::at(host.path())?, settings);
+        Ok(Engine { size, containers, service, _host: host })
+    }
+
+    /// One read by each of some containers in turn, beginning with `first`: as many as `reads`.
+    fn read(&self, file: ProcFile, first: u32, reads: u32) -> Result<Duration> {
+        let file = File::Proc(file);
+        let start = Instant::now();
+        for number in first..first + reads {
+            let caller = Caller { tid: Machine::pid(number % self.containers), uid: 0 };
+            let handle = self.service.open(caller, file, false)?;
+            let text = self.service.read(caller, file, handle, 0)?;
+            self.service.read(caller, file, handle, text.len() as u64)?;
+            self.service.release(handle);
+        }
+        Ok(start.elapsed())
+    }
+}
+
+/// Microseconds for one read, with all numbers known and with all asked for anew.
+pub(crate) fn measure(is_test: bool) -> Result<Vec<Scale>> {
+    let (many, rounds, reads) = if is_test { (20, 1, 40) } else { (1000, ROUNDS, READS) };
+    let me = [std::process::id()];
+    Placement::Pinned.place(&me)?;
+    let mut rows = Vec::new();
+    for (what, freshness) in
+        [("content, samples fresh", FRESH), ("content, samples anew", Duration::ZERO)]
+    {
+        let engines = [
+            Engine::new(2, 1, (2, "CPUs"), freshness)?,
+            Engine::new(512, 1, (512, "CPUs"), freshness)?,
+            Engine::new(2, 1, (1, "containers"), freshness)?,
+            Engine::new(2, many, (many, "containers"), freshness)?,
+        ];
+        for file in FILES {
+            for engine in &engines {
+                // Each container is found out once, and its first number is taken.
+                engine.read(file, 0, 2 * engine.containers)?;
+            }
+            let mut times = [const { Vec::new() }; 4];
+            for round in 0..rounds {
+                for (engine, times) in engines.iter().zip(&mut times) {
+                    times.push(engine.read(file, u32::try_from(round)? * reads, reads)?);
+                }
+            }
+            for (engine, times) in engines.iter().zip(&mut times) {
+                times.sort_unstable();
+                let median = times.get(times.len() / 2).context("no round")?;
+                let each = median.as_secs_f64() * 1e6 / f64::from(reads);
+                rows.push(row(what, engine.size, file.path(), each, "us"));
+            }
+        }
+    }
+    Placement::Free.place(&me)?;
+    Ok(rows)
+}
