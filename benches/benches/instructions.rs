@@ -77,6 +77,10 @@ fn main() -> Result<()> {
         skip("needs valgrind on x86-64");
         return Ok(());
     }
+    if arguments.is_test() {
+        let part = format!("read{}", ProcFile::Uptime.path());
+        return Ok(writeln!(stdout(), "{part}: {} instructions", count(&part)?)?);
+    }
     let counted = count_all()?;
     if arguments.has("--budget") {
         return record::save(RECORD, &counted);
