@@ -128,6 +128,12 @@ impl Reads {
         reads
     }
 
+    /// How long a read took, as a median.
+    #[must_use]
+    pub fn time(&self) -> Duration {
+        percentile(&self.times, 50)
+    }
+
     /// How many texts the flood got while this container waited for one, as a median.
     #[must_use]
     pub fn overtaken(&self) -> u64 {
