@@ -64,12 +64,12 @@ pub fn container_path(path: &str) -> Option<ContainerPath<'_>> {
             let is_helper = runtime == Runtime::Nspawn && child == "supervisor";
             return (!is_helper).then_some(ContainerPath { runtime, id, path: above });
         }
-        // systemd-nspawn of systemd 262, which names the scope like the machine.
+        // systemd-nspawn of systemd 262 names the scope like the machine, which is told by what is below.
         if (parent_name, child) == ("machine.slice", "payload")
             && let Some(machine) = name.strip_suffix(".scope").filter(|name| !name.is_empty())
         {
-            let id = unescape(machine);
-            return Some(ContainerPath { runtime: Runtime::Nspawn, id, path: above });
+            let (id, path) = (unescape(machine), path.get(..end + "/payload".len())?);
+            return Some(ContainerPath { runtime: Runtime::Nspawn, id, path });
         }
         child = name;
         end = start;
@@ -262,10 +262,10 @@ mod tests {
                 "/machine.slice/systemd-nspawn@deb.service",
             ),
             (
-                r"/machine.slice/my\x2dbox.scope/payload",
+                r"/machine.slice/my\x2dbox.scope/payload/init.scope",
                 Nspawn,
                 "my-box",
-                r"/machine.slice/my\x2dbox.scope",
+                r"/machine.slice/my\x2dbox.scope/payload",
             ),
             (
                 r"/machine.slice/machine-lxc\x2d42\x2dbox.scope",
