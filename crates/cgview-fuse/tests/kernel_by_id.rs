@@ -263,16 +263,22 @@ fn worker(keeper: u32) -> Option<u32> {
     })
 }
 
-#[test]
-fn it_outlives_its_workers() {
+/// A container that may use 64 MiB, and a daemon with a fast mount. `None` where that is not possible.
+fn app() -> Option<(Tree, Cgroup, Fast, Process)> {
     if !Daemon::is_possible() {
-        return;
+        return None;
     }
-    let Some(tree) = Tree::with(&["memory"]) else { return };
+    let tree = Tree::with(&["memory"])?;
     let app = tree.cgroup("app");
     app.limit_memory(64 * MIB);
     let fast = Fast::start(&[]);
     let init = container(&app);
+    Some((tree, app, fast, init))
+}
+
+#[test]
+fn it_outlives_its_workers() {
+    let Some((_tree, app, fast, init)) = app() else { return };
     let path = fast.dir(&app).join("proc/meminfo");
     let held = File::open(&path).unwrap();
     let read = || {
@@ -302,14 +308,7 @@ fn it_outlives_its_workers() {
 
 #[test]
 fn the_daemon_is_asked_now_and_then_however_many_read() {
-    if !Daemon::is_possible() {
-        return;
-    }
-    let Some(tree) = Tree::with(&["memory"]) else { return };
-    let app = tree.cgroup("app");
-    app.limit_memory(64 * MIB);
-    let fast = Fast::start(&[]);
-    let init = container(&app);
+    let Some((_tree, app, fast, init)) = app() else { return };
     let path = fast.dir(&app).join("proc/meminfo");
     // The first one tells the kernel that there is nothing to be done about it.
     fs::read(&path).unwrap();
@@ -334,14 +333,7 @@ impl Drop for Killed {
 
 #[test]
 fn the_program_is_replaced_and_files_that_are_open_read_on() {
-    if !Daemon::is_possible() {
-        return;
-    }
-    let Some(tree) = Tree::with(&["memory"]) else { return };
-    let app = tree.cgroup("app");
-    app.limit_memory(64 * MIB);
-    let fast = Fast::start(&[]);
-    let inside = container(&app);
+    let Some((_tree, app, fast, inside)) = app() else { return };
     let path = fast.dir(&app).join("proc/meminfo");
     let held = File::open(&path).unwrap();
     let total = |file: &File| {
