@@ -8,7 +8,7 @@ use std::{
 };
 
 use arbitrary::Arbitrary;
-use cgview_fuse::dispatch::lanes::{Arrival, Lanes, Limits, Ticket};
+use cgview_fuse::dispatch::lanes::{Arrival, Lanes, Limits, Ticket, Weight};
 use libfuzzer_sys::fuzz_target;
 
 const LIMITS: Limits = Limits {
@@ -22,6 +22,7 @@ const LIMITS: Limits = Limits {
     pace: Duration::from_millis(10),
     advance: Duration::from_millis(30),
     others: Duration::from_secs(1),
+    moment: Duration::from_millis(5),
 };
 const PATIENCE: Duration = Duration::from_millis(50);
 const DEADLINE: Duration = Duration::from_millis(300);
@@ -30,6 +31,8 @@ const LAST: Duration = Duration::from_millis(900);
 #[derive(Arbitrary, Debug)]
 enum Step {
     Arrive(Option<u8>),
+    /// A light request of a thread.
+    Pass(Option<u8>, u8),
     Found(u8, u8),
     Finish(u8),
     Take(bool),
@@ -49,7 +52,16 @@ fuzz_target!(|steps: Vec<Step>| {
                 let who = who.map(|who| who % 4);
                 came += 1;
                 whose.insert(came, who);
-                lanes.arrive(who, came, now)
+                lanes.arrive(who, Weight::Full, came, now)
+            }
+            Step::Pass(who, asker) => {
+                let who = who.map(|who| who % 4);
+                if lanes.pass(&who, asker.into(), now) {
+                    continue;
+                }
+                came += 1;
+                whose.insert(came, who);
+                lanes.arrive(who, Weight::Light, came, now)
             }
             Step::Found(which, who) if !running.is_empty() => {
                 let ticket = running.swap_remove(usize::from(which) % running.len());

@@ -8,38 +8,39 @@ mod by_id;
 mod connection;
 mod drain;
 mod entries;
+mod view;
 
 use std::{
     ffi::OsStr,
     io,
     os::unix::ffi::OsStrExt as _,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, OnceLock},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use cgview_core::tree::{Entry, File};
 use fuser::{
-    AccessFlags, BsdFileFlags, FileAttr, FileHandle, Filesystem, FopenFlags, Generation, INodeNo,
-    KernelConfig, LockOwner, Notifier, OpenAccMode, OpenFlags, PollEvents, PollFlags, PollNotifier,
-    RenameFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyIoctl,
-    ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
-    Version, WriteFlags,
+    AccessFlags, BsdFileFlags, FileHandle, Filesystem, Generation, INodeNo, KernelConfig,
+    LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyData,
+    ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, Version, WriteFlags,
 };
 use rustix::io::Errno;
 
 pub use self::connection::Which;
-use self::entries::{HIDDEN_SIZE, SPLICES_BY_PAGE_CACHE, Sizes, dir, entry, file, kind, list};
 pub(crate) use self::{
     connection::{Connection, resend},
     drain::Drain,
+};
+use self::{
+    entries::{SPLICES_BY_PAGE_CACHE, Sizes, dir, file, list},
+    view::{Change, View},
 };
 use crate::{
     dispatch::{Ask, Dispatcher, Told},
     handles::slice,
     metrics::Operation,
     service::{Caller, Service},
-    triggers::{Ready, Wake},
+    triggers::Wake,
 };
 
 /// For as long as the kernel likes: what this is said of never changes.
@@ -48,36 +49,28 @@ const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
 /// The longest trigger that is passed on to the kernel, which itself looks at 32 bytes.
 const MOST_TRIGGER: usize = 4096;
 
-/// What stat(2) tells of the size of a file below `sys/`: `PAGE_SIZE` as on the host (`sysfs_add_file_mode_ns()`).
-const SYSFS_SIZE: u64 = 4096;
-
 #[derive(Debug)]
 struct ViewFilesystem {
-    service: Arc<Service>,
+    view: Arc<View>,
     dispatcher: Dispatcher,
-    since: SystemTime,
-    sizes: Sizes,
-    notifier: Arc<OnceLock<Notifier>>,
     drain: Arc<Drain>,
 }
 
 impl ViewFilesystem {
-    /// Runs the answer to one request: the one place where a panic ends.
-    fn answer<T>(
-        &self,
-        operation: Operation,
-        answer: impl FnOnce(&Service) -> Result<T, Errno>,
-    ) -> Result<T, fuser::Errno> {
-        self.service.metrics().request(operation);
-        // The service's locks do not poison, and what they guard is replaced as a whole.
-        match catch_unwind(AssertUnwindSafe(|| answer(&self.service))) {
-            Ok(result) => result.map_err(|errno| fuser::Errno::from_i32(errno.raw_os_error())),
-            Err(_) => {
-                self.service.metrics().panics.inc();
-                tracing::error!(operation = operation.name(), "a request ended in a panic");
-                Err(fuser::Errno::EIO)
-            }
+    fn service(&self) -> &Arc<Service> {
+        &self.view.service
+    }
+
+    /// Has a request answered that takes next to nothing: at once, or when it is its turn, if its container has
+    /// too many.
+    fn in_turn(&self, request: &Request, answer: impl FnOnce(&View, Caller) + Send + 'static) {
+        let caller = self.caller(request);
+        if self.dispatcher.pass(caller) {
+            return answer(&self.view, caller);
         }
+        let view = Arc::clone(&self.view);
+        let reply = Box::new(move |_| answer(&view, caller));
+        self.dispatcher.submit(request.unique().0, caller, Ask::Turn, reply);
     }
 
     /// Has a request answered that takes the kernel: perhaps by another thread, and not yet.
@@ -95,50 +88,8 @@ impl ViewFilesystem {
 
     fn caller(&self, request: &Request) -> Caller {
         // What a number means in another pid namespace, nobody here can tell.
-        let tid = if self.service.host().shares_pids() { request.pid() } else { 0 };
+        let tid = if self.service().host().shares_pids() { request.pid() } else { 0 };
         Caller { tid, uid: request.uid() }
-    }
-
-    /// Whether the kernel is not to know the size of an entry.
-    fn hides_size(&self, entry: Entry) -> bool {
-        self.sizes == Sizes::Hidden && matches!(entry, Entry::File(File::Proc(_)))
-    }
-
-    /// What the kernel keeps of an entry, and for how long it may tell others so.
-    fn kept_attributes(&self, entry: Entry) -> (FileAttr, Duration) {
-        let attributes = self.attributes(entry);
-        if self.hides_size(entry) {
-            (FileAttr { size: HIDDEN_SIZE, ..attributes }, Duration::ZERO)
-        } else {
-            (attributes, FOREVER)
-        }
-    }
-
-    /// What stat(2) tells of an entry.
-    fn attributes(&self, entry: Entry) -> FileAttr {
-        let (perm, nlink) = match entry {
-            Entry::Dir(_) => (0o555, 2),
-            Entry::File(file) => (self.service.mode(file), 1),
-            Entry::Link(_) => (0o777, 1),
-        };
-        let size = if matches!(entry, Entry::File(File::Sys(_))) { SYSFS_SIZE } else { 0 };
-        FileAttr {
-            ino: INodeNo(entry.id()),
-            size,
-            blocks: 0,
-            atime: self.since,
-            mtime: self.since,
-            ctime: self.since,
-            crtime: self.since,
-            kind: kind(entry),
-            perm,
-            nlink,
-            uid: 0,
-            gid: 0,
-            rdev: 0,
-            blksize: 4096,
-            flags: 0,
-        }
     }
 }
 
@@ -146,104 +97,56 @@ impl Filesystem for ViewFilesystem {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
         connection::agree(connection::Which::Shared, config);
         if config.kernel_abi() < Version(7, SPLICES_BY_PAGE_CACHE) {
-            self.sizes = Sizes::Known;
+            // Nobody has asked for anything yet.
+            if let Some(view) = Arc::get_mut(&mut self.view) {
+                view.sizes = Sizes::Known;
+            }
         }
         Ok(())
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        if let Ok(dir) = dir(parent)
-            && let Some(found) = dir.child(name.as_bytes())
-            && !Service::is_fixed(found)
-        {
-            self.service.metrics().request(Operation::Lookup);
-            // The answer depends on who asks, so the kernel has to ask each time.
-            let (attributes, kept) = self.kept_attributes(found);
-            let ask = Ask::Lookup { dir, name: name.as_bytes().into() };
-            return self.dispatch(request, ask, move |told| match told {
-                Ok(_) => {
-                    reply.entry_with_ttls(&kept, &Duration::ZERO, &attributes, Generation(0));
-                }
-                Err(errno) => reply.error(errno),
-            });
-        }
-        let found = self.answer(Operation::Lookup, |service| {
-            service.lookup(self.caller(request), dir(parent)?, name.as_bytes())
-        });
+        let dir = dir(parent);
+        let found = dir.ok().and_then(|dir| Some((dir, dir.child(name.as_bytes())?)));
+        let name: Box<[u8]> = name.as_bytes().into();
         match found {
-            Ok(found) => {
-                let (attributes, kept) = self.kept_attributes(found);
-                reply.entry_with_ttls(&kept, &FOREVER, &attributes, Generation(0));
+            // The answer depends on who asks, so the kernel has to ask each time.
+            Some((dir, found)) if !Service::is_fixed(found) => {
+                self.service().metrics().request(Operation::Lookup);
+                let (attributes, kept) = self.view.kept_attributes(found);
+                self.dispatch(request, Ask::Lookup { dir, name }, move |told| match told {
+                    Ok(_) => {
+                        reply.entry_with_ttls(&kept, &Duration::ZERO, &attributes, Generation(0));
+                    }
+                    Err(errno) => reply.error(errno),
+                });
             }
-            Err(errno) => reply.error(errno),
+            _ => {
+                self.in_turn(request, move |view, caller| view.lookup(caller, parent, &name, reply))
+            }
         }
     }
 
     fn getattr(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         handle: Option<FileHandle>,
         reply: ReplyAttr,
     ) {
-        let entry = match self.answer(Operation::Getattr, |_| entry(ino)) {
-            Ok(entry) => entry,
-            Err(errno) => return reply.error(errno),
-        };
-        if !self.hides_size(entry) {
-            return reply.attr(&FOREVER, &self.attributes(entry));
-        }
-        if handle.is_some() {
-            // Not stat(2) but lseek(2) to the end, which files of procfs do not know.
-            return reply.error(fuser::Errno::EINVAL);
-        }
-        // What we answer is older then than what the kernel knows, and so it is told to whoever asked, but
-        // not kept (`fuse_change_attributes()`).
-        let told = self.notifier.get().map(|notifier| notifier.inval_inode(ino, -1, 0));
-        if let Some(Err(error)) = told {
-            tracing::debug!("cannot keep the kernel from learning a size: {error}");
-        }
-        reply.attr(&Duration::ZERO, &self.attributes(entry));
+        self.in_turn(request, move |view, _| view.getattr(ino, handle, reply));
     }
 
-    fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
-        let target = self.answer(Operation::Readlink, |_| match entry(ino)? {
-            Entry::Link(link) => Ok(link.target()),
-            _ => Err(Errno::INVAL),
-        });
-        match target {
-            Ok(target) => reply.data(target.as_bytes()),
-            Err(errno) => reply.error(errno),
-        }
+    fn readlink(&self, request: &Request, ino: INodeNo, reply: ReplyData) {
+        self.in_turn(request, move |view, _| view.readlink(ino, reply));
     }
 
     fn access(&self, request: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
-        let allowed = self.answer(Operation::Access, |service| {
-            let read = mask.contains(AccessFlags::R_OK);
-            let write = mask.contains(AccessFlags::W_OK);
-            let execute = mask.contains(AccessFlags::X_OK);
-            service.access(self.caller(request), entry(ino)?, read, write, execute)
-        });
-        match allowed {
-            Ok(()) => reply.ok(),
-            Err(errno) => reply.error(errno),
-        }
+        self.in_turn(request, move |view, caller| view.access(caller, ino, mask, reply));
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let write = flags.acc_mode() != OpenAccMode::O_RDONLY;
-        let opened = self.answer(Operation::Open, |service| {
-            service.open(self.caller(request), file(ino)?, write)
-        });
-        match opened {
-            // Read by each opener anew, never from the page cache, which all would share; and nothing
-            // is to be done when a descriptor is closed, only when the last one is.
-            Ok(handle) => reply.opened(
-                FileHandle(handle),
-                FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH,
-            ),
-            Err(errno) => reply.error(errno),
-        }
+        self.in_turn(request, move |view, caller| view.open(caller, ino, flags, reply));
     }
 
     fn read(
@@ -263,20 +166,21 @@ impl Filesystem for ViewFilesystem {
             return reply.error(fuser::Errno::EINVAL);
         }
         let size = usize::try_from(size).unwrap_or(usize::MAX);
-        if let Some(text) = self.service.held(handle.0, offset) {
-            self.service.metrics().request(Operation::Read);
-            return reply.data(slice(&text, offset, size));
+        let held = self.service().held(handle.0, offset);
+        // After what was read out, there is nothing.
+        let is_read_out = || self.service().is_read_out(handle.0, offset).then(|| [].into());
+        if let Some(text) = held.or_else(is_read_out) {
+            return self.in_turn(request, move |view, _| {
+                view.service.metrics().request(Operation::Read);
+                reply.data(slice(&text, offset, size));
+            });
         }
-        if self.service.is_read_out(handle.0, offset) {
-            self.service.metrics().request(Operation::Read);
-            return reply.data(&[]);
-        }
-        let file = match self.answer(Operation::Read, |_| file(ino)) {
+        let file = match self.view.answer(Operation::Read, |_| file(ino)) {
             Ok(file) => file,
             Err(errno) => return reply.error(errno),
         };
         let ask = Ask::Read { file, handle: handle.0, offset };
-        let service = Arc::clone(&self.service);
+        let service = Arc::clone(self.service());
         self.dispatch(request, ask, move |told| match told {
             Ok(Told::Text(text)) => {
                 service.keep_text(handle.0, &text, offset, size);
@@ -297,7 +201,7 @@ impl Filesystem for ViewFilesystem {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        let released = self.answer(Operation::Release, |service| {
+        let released = self.view.answer(Operation::Release, |service| {
             let has_trigger = service.has_trigger(handle.0);
             if !has_trigger {
                 service.release(handle.0);
@@ -314,13 +218,8 @@ impl Filesystem for ViewFilesystem {
         }
     }
 
-    fn opendir(&self, _request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        // Answered, though there is nothing to do: without an answer the kernel would cache listings,
-        // and they differ from caller to caller (fuse_dir_open()).
-        match self.answer(Operation::Opendir, |_| dir(ino)) {
-            Ok(_) => reply.opened(FileHandle(0), FopenFlags::empty()),
-            Err(errno) => reply.error(errno),
-        }
+    fn opendir(&self, request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        self.in_turn(request, move |view, _| view.opendir(ino, reply));
     }
 
     fn readdir(
@@ -331,29 +230,29 @@ impl Filesystem for ViewFilesystem {
         offset: u64,
         reply: ReplyDirectory,
     ) {
-        let listed = self.answer(Operation::Readdir, |service| {
-            let dir = dir(ino)?;
-            let list = || service.list_for(self.caller(request), dir);
-            let fixed = Service::is_fixed_list(dir).then(list).transpose();
-            Ok((dir, fixed.map_err(|error| error.errno())?))
-        });
-        match listed {
-            Ok((dir, Some(children))) => list(dir, children, offset, reply),
-            Ok((dir, None)) => self.dispatch(request, Ask::List { dir }, move |told| match told {
-                Ok(Told::Entries(children)) => list(dir, children, offset, reply),
-                Ok(_) => reply.error(fuser::Errno::EIO),
-                Err(errno) => reply.error(errno),
-            }),
-            Err(errno) => reply.error(errno),
+        match dir(ino) {
+            Ok(dir) if !Service::is_fixed_list(dir) => {
+                self.service().metrics().request(Operation::Readdir);
+                self.dispatch(request, Ask::List { dir }, move |told| match told {
+                    Ok(Told::Entries(children)) => list(dir, children, offset, reply),
+                    Ok(_) => reply.error(fuser::Errno::EIO),
+                    Err(errno) => reply.error(errno),
+                });
+            }
+            _ => {
+                self.in_turn(request, move |view, caller| view.readdir(caller, ino, offset, reply))
+            }
         }
     }
 
-    fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        // As procfs: no blocks at all, and names as long as any (`simple_statfs()`).
-        match self.answer(Operation::Statfs, |_| Ok(())) {
-            Ok(()) => reply.statfs(0, 0, 0, 0, 0, 4096, 255, 0),
-            Err(errno) => reply.error(errno),
-        }
+    fn statfs(&self, request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        self.in_turn(request, move |view, _| {
+            // As procfs: no blocks at all, and names as long as any (`simple_statfs()`).
+            match view.answer(Operation::Statfs, |_| Ok(())) {
+                Ok(()) => reply.statfs(0, 0, 0, 0, 0, 4096, 255, 0),
+                Err(errno) => reply.error(errno),
+            }
+        });
         self.drain.pass(|| self.dispatcher.is_answered());
     }
 
@@ -369,7 +268,7 @@ impl Filesystem for ViewFilesystem {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let file = match self.answer(Operation::Write, |_| file(ino)) {
+        let file = match self.view.answer(Operation::Write, |_| file(ino)) {
             Ok(file) => file,
             Err(errno) => return reply.error(errno),
         };
@@ -386,7 +285,7 @@ impl Filesystem for ViewFilesystem {
 
     fn poll(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         handle: FileHandle,
         notifier: PollNotifier,
@@ -394,7 +293,7 @@ impl Filesystem for ViewFilesystem {
         flags: PollFlags,
         reply: ReplyPoll,
     ) {
-        if !self.service.has_triggers() {
+        if !self.service().has_triggers() {
             // Then the kernel takes all files to be ready, and asks no more.
             return reply.error(fuser::Errno::ENOSYS);
         }
@@ -406,21 +305,7 @@ impl Filesystem for ViewFilesystem {
             });
             wake
         });
-        let ready =
-            self.answer(Operation::Poll, |service| Ok(service.poll(file(ino)?, handle.0, wake)));
-        // As `psi_trigger_poll()` has it.
-        let always = PollEvents::POLLIN
-            | PollEvents::POLLOUT
-            | PollEvents::POLLRDNORM
-            | PollEvents::POLLWRNORM;
-        match ready {
-            Ok(None | Some(Ready::Waiting)) => reply.poll(always),
-            Ok(Some(Ready::Fired)) => reply.poll(always | PollEvents::POLLPRI),
-            Ok(Some(Ready::Broken)) => {
-                reply.poll(always | PollEvents::POLLPRI | PollEvents::POLLERR);
-            }
-            Err(errno) => reply.error(errno),
-        }
+        self.in_turn(request, move |view, _| view.poll(ino, handle, wake, reply));
     }
 
     // A mount that takes triggers is not read-only, so what else changes files is refused here.
@@ -443,22 +328,12 @@ impl Filesystem for ViewFilesystem {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let changed = self.answer(Operation::Setattr, |service| {
-            let file = file(ino)?;
-            if mode.is_some() || uid.is_some() || gid.is_some() {
-                return Err(Errno::PERM);
-            }
-            let times = atime.is_some() || mtime.is_some();
-            service.change(self.caller(request), file, size.is_some(), times).map(|()| file)
-        });
-        match changed {
-            // Nothing did.
-            Ok(file) => {
-                let (attributes, kept) = self.kept_attributes(Entry::File(file));
-                reply.attr(&kept, &attributes);
-            }
-            Err(errno) => reply.error(errno),
-        }
+        let change = Change {
+            rights: mode.is_some() || uid.is_some() || gid.is_some(),
+            size: size.is_some(),
+            times: atime.is_some() || mtime.is_some(),
+        };
+        self.in_turn(request, move |view, caller| view.setattr(caller, ino, change, reply));
     }
 
     fn mknod(
@@ -549,7 +424,7 @@ impl Filesystem for ViewFilesystem {
 
     fn ioctl(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino: INodeNo,
         _handle: FileHandle,
         _flags: fuser::IoctlFlags,
@@ -559,33 +434,6 @@ impl Filesystem for ViewFilesystem {
         reply: ReplyIoctl,
     ) {
         // Whether a file is a terminal is asked in this way.
-        reply.error(fuser::Errno::ENOTTY);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_panic_ends_one_request_and_is_counted() {
-        let fake = cgview_testkit::FakeHost::new();
-        let host = cgview_host::Host::at(fake.path()).unwrap();
-        let service = Arc::new(Service::new(host, crate::settings::ViewSettings::default()));
-        let filesystem = ViewFilesystem {
-            dispatcher: Dispatcher::start(Arc::clone(&service), 1).unwrap(),
-            service,
-            since: SystemTime::now(),
-            sizes: Sizes::Hidden,
-            notifier: Arc::default(),
-            drain: Arc::default(),
-        };
-        let panicking =
-            filesystem.answer(Operation::Read, |_| -> Result<(), Errno> { panic!("as a test") });
-        assert_eq!(panicking.map_err(fuser::Errno::code), Err(Errno::IO.raw_os_error()));
-        let answered = filesystem.answer(Operation::Read, |_| Ok(7));
-        assert_eq!(answered.map_err(fuser::Errno::code), Ok(7));
-        let metrics = filesystem.service.metrics();
-        assert_eq!((metrics.panics.get(), metrics.requests(Operation::Read)), (1, 2));
+        self.in_turn(request, move |_, _| reply.error(fuser::Errno::ENOTTY));
     }
 }

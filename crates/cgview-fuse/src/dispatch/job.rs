@@ -11,12 +11,13 @@ use cgview_host::ContainerId;
 use parking_lot::Mutex;
 use rustix::io::Errno;
 
+use super::lanes::Weight;
 use crate::{
     metrics::Outcome,
     service::{Caller, Error, Service},
 };
 
-/// What may be asked that takes the kernel to answer.
+/// What may be asked: what takes the kernel to answer, or has to wait for its turn.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Ask {
     /// The text of an open file.
@@ -61,6 +62,8 @@ pub enum Ask {
         /// Of the open file.
         handle: u64,
     },
+    /// Its turn, no more: what else there is to do takes next to nothing, and is the reply's. See `Dispatcher::pass`.
+    Turn,
 }
 
 /// What the answer is.
@@ -72,7 +75,7 @@ pub enum Told {
     Entry(Entry),
     /// To [`Ask::List`].
     Entries(Vec<Entry>),
-    /// To [`Ask::Write`] and [`Ask::Release`].
+    /// To [`Ask::Write`], [`Ask::Release`] and [`Ask::Turn`].
     Done,
 }
 
@@ -109,6 +112,13 @@ impl Job {
 
     pub(super) fn came(&self) -> Instant {
         self.came
+    }
+
+    pub(super) fn weight(&self) -> Weight {
+        match self.ask {
+            Ask::Turn => Weight::Light,
+            _ => Weight::Full,
+        }
     }
 
     /// Whether somebody else has answered.
@@ -151,6 +161,7 @@ impl Job {
                 service.release(*handle);
                 Ok(Told::Done)
             }
+            Ask::Turn => Ok(Told::Done),
         });
         match told {
             Ok(told) => self.tell(service, told),
@@ -177,7 +188,7 @@ impl Job {
                 Ask::Lookup { dir, name } => {
                     service.lookup_without_asking(who.as_ref(), *dir, name).map(Told::Entry)
                 }
-                Ask::Release { .. } => Ok(Told::Done),
+                Ask::Release { .. } | Ask::Turn => Ok(Told::Done),
                 Ask::List { .. } | Ask::Write { .. } => Err(error.errno()),
             }
         });
@@ -197,7 +208,7 @@ impl Job {
                 Entry::File(*file).path()
             }
             Ask::Lookup { dir, .. } | Ask::List { dir } => Entry::Dir(*dir).path(),
-            Ask::Release { .. } => "an open file".into(),
+            Ask::Release { .. } | Ask::Turn => "an open file".into(),
         };
         service.metrics().error("fatal", Outcome::Fail);
         tracing::error!(

@@ -8,12 +8,18 @@
 //! is answered asks again, and so a flood that is answered at once fills it, and takes the CPUs. So while
 //! others ask, too, a container that keeps having more requests than lanes is answered at a certain *pace*: its
 //! requests wait here, where the others' pass by.
+//!
+//! Most requests take next to nothing to answer (to open a file, say), and need no lane. Of these, a container is known
+//! to have too many by how many of its threads ask within a moment ([`Lanes::pass`]); then they wait here as well.
 
 use std::{
     collections::{HashMap, VecDeque},
     hash::Hash,
     time::{Duration, Instant},
 };
+
+#[cfg(test)]
+mod tests;
 
 /// How many there may be of what.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -39,6 +45,26 @@ pub struct Limits {
     pub advance: Duration,
     /// For how long the requests of another container are a reason for that.
     pub others: Duration,
+    /// Threads that ask within this time ask at the same time.
+    pub moment: Duration,
+}
+
+/// What it takes to answer a request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Weight {
+    /// The kernel has to be asked, and a text to be written.
+    Full,
+    /// Next to nothing: at a pace, four of them are as one other.
+    Light,
+}
+
+impl Weight {
+    fn of(self, pace: Duration) -> Duration {
+        match self {
+            Weight::Full => pace,
+            Weight::Light => pace / 4,
+        }
+    }
 }
 
 /// A request that is at work, for [`Lanes::finish`].
@@ -86,18 +112,34 @@ struct Lane<J> {
     crowded: Option<Instant>,
     /// When it may have had all that it had while it crowded.
     due: Option<Instant>,
-    queue: VecDeque<(Instant, J)>,
+    askers: Askers,
+    queue: VecDeque<Waiting<J>>,
+}
+
+#[derive(Debug)]
+struct Waiting<J> {
+    came: Instant,
+    weight: Weight,
+    job: J,
 }
 
 impl<J> Default for Lane<J> {
     fn default() -> Lane<J> {
-        Lane { active: 0, overdue: 0, crowded: None, due: None, queue: VecDeque::new() }
+        Lane {
+            active: 0,
+            overdue: 0,
+            crowded: None,
+            due: None,
+            askers: Askers::default(),
+            queue: VecDeque::new(),
+        }
     }
 }
 
 #[derive(Debug)]
 struct Running<K, J> {
     job: J,
+    weight: Weight,
     whose: Option<K>,
     came: Instant,
     began: Instant,
@@ -134,16 +176,41 @@ impl<K: Clone + Eq + Hash, J: Clone> Lanes<K, J> {
     }
 
     /// A request came, on a thread of the connection, which is to work on it or on one that waits longer.
-    pub fn arrive(&mut self, whose: Option<K>, job: J, now: Instant) -> Arrival<J> {
+    pub fn arrive(&mut self, whose: Option<K>, weight: Weight, job: J, now: Instant) -> Arrival<J> {
         self.meet(&whose, now);
         let free = self.active < self.limits.active && self.inline < self.limits.inline;
+        let waiting = Waiting { came: now, weight, job };
         if free && self.queued == 0 && self.has_lane(&whose, now) {
-            return Arrival::Run(self.start(whose, job, now, now, true));
+            return Arrival::Run(self.start(whose, waiting, now, true));
         }
-        match self.enqueue(whose, job, now, now) {
+        match self.enqueue(whose, waiting, now) {
             None => self.take(true, now).map_or(Arrival::Queued, Arrival::Run),
             Some(job) => Arrival::Refused(job),
         }
+    }
+
+    /// A light request came from that thread, `asker`. Returns whether it is to be answered at once, without a
+    /// lane; otherwise it is to [`arrive`](Lanes::arrive), as its container is to wait, or as it has to be found out
+    /// which one that is.
+    pub fn pass(&mut self, whose: &Option<K>, asker: u32, now: Instant) -> bool {
+        self.meet(whose, now);
+        let Limits { lanes, pace, moment, .. } = self.limits;
+        let lane = self.containers.entry(whose.clone()).or_default();
+        let crowds = lane.askers.meet(asker, now, moment) > lanes.min(MOST_ASKERS - 1);
+        if whose.is_none() {
+            return !crowds;
+        }
+        if crowds {
+            lane.crowded = Some(now);
+        }
+        if !self.has_pace(whose, now) {
+            return true;
+        }
+        let may_pass = self.has_lane(whose, now);
+        if may_pass {
+            self.charge(whose, Weight::Light.of(pace), now);
+        }
+        may_pass
     }
 
     /// It turned out whose request it is that is at work. If its container has no lane for it, it waits or
@@ -156,7 +223,7 @@ impl<K: Clone + Eq + Hash, J: Clone> Lanes<K, J> {
             return Arrival::Run(ticket);
         }
         let before = running.whose.take();
-        let came = running.came;
+        let (came, weight) = (running.came, running.weight);
         self.leave(&before);
         if self.has_lane(&whose, now) {
             if let Some(running) = self.running.get_mut(&ticket.0) {
@@ -168,7 +235,7 @@ impl<K: Clone + Eq + Hash, J: Clone> Lanes<K, J> {
         // It has left its lane already.
         self.containers.entry(None).or_default().active += 1;
         let Some(job) = self.end(ticket) else { return Arrival::Queued };
-        match self.enqueue(whose, job, came, now) {
+        match self.enqueue(whose, Waiting { came, weight, job }, now) {
             None => Arrival::Queued,
             Some(job) => Arrival::Refused(job),
         }
@@ -183,13 +250,13 @@ impl<K: Clone + Eq + Hash, J: Clone> Lanes<K, J> {
             let whose = self.turns.pop_front()?;
             let open = self.has_lane(&whose, now);
             let Some(lane) = self.containers.get_mut(&whose) else { continue };
-            let job = if open { lane.queue.pop_front() } else { None };
+            let waiting = if open { lane.queue.pop_front() } else { None };
             if !lane.queue.is_empty() {
                 self.turns.push_back(whose.clone());
             }
-            if let Some((came, job)) = job {
+            if let Some(waiting) = waiting {
                 self.queued = self.queued.saturating_sub(1);
-                return Some(self.start(whose, job, came, now, inline));
+                return Some(self.start(whose, waiting, now, inline));
             }
         }
         None
@@ -209,20 +276,32 @@ impl<K: Clone + Eq + Hash, J: Clone> Lanes<K, J> {
 
     /// Work on a request has ended. Returns it.
     pub fn finish(&mut self, ticket: Ticket, now: Instant) -> Option<J> {
-        let Limits { pace, advance, others, .. } = self.limits;
+        if let Some(running) = self.running.get(&ticket.0)
+            && running.pace == Pace::Usual
+        {
+            let (whose, weight) = (running.whose.clone(), running.weight);
+            if self.has_pace(&whose, now) {
+                self.charge(&whose, weight.of(self.limits.pace), now);
+            }
+        }
+        self.end(ticket)
+    }
+
+    /// Whether a container is answered at a pace just now: it crowds, and others ask.
+    fn has_pace(&self, whose: &Option<K>, now: Instant) -> bool {
         let within = |at: Option<Instant>, time: Duration| {
             at.is_some_and(|at| now.saturating_duration_since(at) < time)
         };
-        if let Some(running) = self.running.get(&ticket.0)
-            && running.pace == Pace::Usual
-            && within(self.others, others)
-            && let Some(lane) = self.containers.get_mut(&running.whose)
-            && within(lane.crowded, advance)
-        {
+        let crowded = self.containers.get(whose).and_then(|lane| lane.crowded);
+        within(self.others, self.limits.others) && within(crowded, self.limits.advance)
+    }
+
+    /// Counts what a container had.
+    fn charge(&mut self, whose: &Option<K>, cost: Duration, now: Instant) {
+        if let Some(lane) = self.containers.get_mut(whose) {
             let due = lane.due.map_or(now, |due| due.max(now));
-            lane.due = Some(due + pace);
+            lane.due = Some(due + cost);
         }
-        self.end(ticket)
     }
 
     fn end(&mut self, ticket: Ticket) -> Option<J> {
@@ -275,15 +354,16 @@ impl<K: Clone + Eq + Hash, J: Clone> Lanes<K, J> {
         }
         for lane in self.containers.values_mut() {
             lane.due = lane.due.filter(|due| *due > now);
+            lane.askers.forget(now, self.limits.moment);
         }
         if self.queued > 0 {
             let before = late.len();
             for lane in self.containers.values_mut() {
-                while let Some((came, _)) = lane.queue.front()
-                    && now.saturating_duration_since(*came) >= last
-                    && let Some((_, job)) = lane.queue.pop_front()
+                while let Some(first) = lane.queue.front()
+                    && now.saturating_duration_since(first.came) >= last
+                    && let Some(first) = lane.queue.pop_front()
                 {
-                    late.push(job);
+                    late.push(first.job);
                 }
             }
             self.queued = self.queued.saturating_sub(late.len() - before);
@@ -297,15 +377,15 @@ impl<K: Clone + Eq + Hash, J: Clone> Lanes<K, J> {
         let lanes = self.containers.values();
         let is_late = |came: Instant| now.saturating_duration_since(came) >= deadline;
         lanes
-            .flat_map(|lane| lane.queue.iter().take_while(|(came, _)| is_late(*came)))
-            .map(|(_, job)| job.clone())
+            .flat_map(|lane| lane.queue.iter().take_while(|waiting| is_late(waiting.came)))
+            .map(|waiting| waiting.job.clone())
             .collect()
     }
 
     /// Is done with those that wait for nothing any more.
     pub fn retain(&mut self, waits: impl Fn(&J) -> bool) {
         for lane in self.containers.values_mut() {
-            lane.queue.retain(|(_, job)| waits(job));
+            lane.queue.retain(|waiting| waits(&waiting.job));
         }
         self.queued = self.containers.values().map(|lane| lane.queue.len()).sum();
         self.tidy_queues();
@@ -375,23 +455,24 @@ impl<K: Clone + Eq + Hash, J: Clone> Lanes<K, J> {
     fn start(
         &mut self,
         whose: Option<K>,
-        job: J,
-        came: Instant,
+        waiting: Waiting<J>,
         now: Instant,
         inline: bool,
     ) -> Ticket {
+        let Waiting { came, weight, job } = waiting;
         let number = self.next;
         self.next = self.next.wrapping_add(1);
         self.active += 1;
         self.inline += usize::from(inline);
         self.containers.entry(whose.clone()).or_default().active += 1;
-        let running = Running { job, whose, came, began: now, inline, pace: Pace::Usual };
+        let pace = Pace::Usual;
+        let running = Running { job, weight, whose, came, began: now, inline, pace };
         self.running.insert(number, running);
         Ticket(number)
     }
 
     /// Gives the request back if there is no room for it.
-    fn enqueue(&mut self, whose: Option<K>, job: J, came: Instant, now: Instant) -> Option<J> {
+    fn enqueue(&mut self, whose: Option<K>, waiting: Waiting<J>, now: Instant) -> Option<J> {
         let crowds = !self.has_lane(&whose, now);
         let known = self.containers.get(&whose);
         let full = known.is_some_and(|lane| lane.queue.len() >= self.limits.queued);
@@ -401,7 +482,7 @@ impl<K: Clone + Eq + Hash, J: Clone> Lanes<K, J> {
             || self.queued >= self.limits.all_queued
             || self.overdue >= self.limits.all_overdue
         {
-            return Some(job);
+            return Some(waiting.job);
         }
         let lane = self.containers.entry(whose.clone()).or_default();
         if lane.queue.is_empty() {
@@ -410,7 +491,7 @@ impl<K: Clone + Eq + Hash, J: Clone> Lanes<K, J> {
         if crowds {
             lane.crowded = Some(now);
         }
-        lane.queue.push_back((came, job));
+        lane.queue.push_back(waiting);
         self.queued += 1;
         None
     }
@@ -431,7 +512,8 @@ impl<K: Clone + Eq + Hash, J: Clone> Lanes<K, J> {
 
 impl<J> Lane<J> {
     fn is_empty(&self) -> bool {
-        self.active == 0 && self.overdue == 0 && self.due.is_none() && self.queue.is_empty()
+        let is_at_work = self.active > 0 || self.overdue > 0 || !self.queue.is_empty();
+        !is_at_work && self.due.is_none() && self.askers.is_empty()
     }
 
     /// Until when it rests, if it does.
@@ -441,272 +523,36 @@ impl<J> Lane<J> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
+/// The threads that asked last, and when.
+#[derive(Debug, Default)]
+struct Askers([Option<(u32, Instant)>; MOST_ASKERS]);
 
-    const LIMITS: Limits = Limits {
-        active: 4,
-        lanes: 2,
-        inline: 4,
-        queued: 8,
-        all_queued: 20,
-        overdue: 3,
-        all_overdue: 6,
-        pace: Duration::from_millis(10),
-        advance: Duration::from_millis(30),
-        others: Duration::from_secs(1),
-    };
-    const PATIENCE: Duration = Duration::from_millis(50);
-    const DEADLINE: Duration = Duration::from_millis(300);
+/// More threads that ask at the same time are not counted.
+const MOST_ASKERS: usize = 8;
 
-    fn run(arrival: Arrival<u32>) -> Ticket {
-        match arrival {
-            Arrival::Run(ticket) => ticket,
-            other => panic!("{other:?}"),
+impl Askers {
+    /// How many threads ask at the same time, this one among them.
+    fn meet(&mut self, asker: u32, now: Instant, moment: Duration) -> usize {
+        self.forget(now, moment);
+        // Its own place, or else a free one, or else that of who asked longest ago.
+        let place = self.0.iter_mut().min_by_key(|place| {
+            let is_other = place.is_none_or(|(who, _)| who != asker);
+            (is_other, place.map(|(_, at)| at))
+        });
+        if let Some(place) = place {
+            *place = Some((asker, now));
+        }
+        self.0.iter().flatten().count()
+    }
+
+    /// Forgets who asked longer ago.
+    fn forget(&mut self, now: Instant, moment: Duration) {
+        for place in &mut self.0 {
+            *place = place.filter(|(_, at)| now.saturating_duration_since(*at) < moment);
         }
     }
 
-    fn started<J>(arrival: Arrival<J>) -> Option<Ticket> {
-        match arrival {
-            Arrival::Run(ticket) => Some(ticket),
-            _ => None,
-        }
-    }
-
-    #[test]
-    fn a_flood_waits_for_itself() {
-        let now = Instant::now();
-        let mut lanes = Lanes::new(LIMITS);
-        let mut flood: Vec<Ticket> =
-            (0..2).map(|job| run(lanes.arrive(Some('a'), job, now))).collect();
-        for job in 2..10 {
-            assert_eq!(lanes.arrive(Some('a'), job, now), Arrival::Queued);
-        }
-        assert_eq!(lanes.arrive(Some('a'), 10, now), Arrival::Refused(10));
-        // Others are worked on at once while there are threads, and then next but one.
-        let others: Vec<_> =
-            ['b', 'c'].map(|who| run(lanes.arrive(Some(who), 20, now))).into_iter().collect();
-        assert_eq!(lanes.arrive(Some('d'), 30, now), Arrival::Queued);
-        assert!(!lanes.has_work(now));
-        assert_eq!(lanes.finish(flood.remove(0), now), Some(0));
-        let next = lanes.take(true, now).unwrap();
-        assert_eq!(lanes.job(&next), Some(2));
-        assert_eq!(lanes.finish(next, now), Some(2));
-        let next = lanes.take(true, now).unwrap();
-        assert_eq!(lanes.job(&next), Some(30));
-        assert_eq!(others.len(), 2);
-    }
-
-    #[test]
-    fn whose_it_is_may_turn_out_later() {
-        let now = Instant::now();
-        let mut lanes = Lanes::new(LIMITS);
-        for job in 0..2 {
-            run(lanes.arrive(Some('a'), job, now));
-        }
-        let unknown = run(lanes.arrive(None, 2, now));
-        assert_eq!(lanes.found(unknown, 'a', now), Arrival::Queued);
-        let unknown = run(lanes.arrive(None, 3, now));
-        let known = run(lanes.found(unknown, 'b', now));
-        assert!(lanes.is_known(&known));
-        assert_eq!((lanes.queued(), lanes.has_work(now)), (1, false));
-    }
-
-    #[test]
-    fn what_hangs_makes_way_and_is_late_once() {
-        let now = Instant::now();
-        let mut lanes = Lanes::new(LIMITS);
-        let hung = run(lanes.arrive(Some('a'), 0, now));
-        run(lanes.arrive(Some('a'), 1, now));
-        assert_eq!(lanes.arrive(Some('a'), 2, now), Arrival::Queued);
-        assert!(lanes.expire(now + PATIENCE, PATIENCE, DEADLINE, DEADLINE).is_empty());
-        // Threads are for others then, but not yet for this container.
-        assert!(!lanes.has_work(now));
-        let mut late = lanes.expire(now + DEADLINE, PATIENCE, DEADLINE, DEADLINE);
-        late.sort_unstable();
-        assert_eq!(late, [0, 1, 2]);
-        assert_eq!((lanes.overdue(), lanes.queued()), (2, 0));
-        assert!(lanes.expire(now + DEADLINE, PATIENCE, DEADLINE, DEADLINE).is_empty());
-        run(lanes.arrive(Some('a'), 3, now + DEADLINE));
-        lanes.expire(now + 2 * DEADLINE, PATIENCE, DEADLINE, DEADLINE);
-        // All that may hang of one container does.
-        assert_eq!(lanes.arrive(Some('a'), 4, now), Arrival::Refused(4));
-        run(lanes.arrive(Some('b'), 5, now));
-        assert_eq!(lanes.finish(hung, now), Some(0));
-        run(lanes.arrive(Some('a'), 6, now));
-    }
-
-    /// Somebody who sends a request for each answer, beside whoever else asks: how many answers it gets in a time.
-    fn answers(requests: u32, others: bool, time: Duration) -> u32 {
-        let (began, mut now) = (Instant::now(), Instant::now());
-        let mut lanes = Lanes::new(LIMITS);
-        let mut tickets: Vec<Ticket> = Vec::new();
-        let mut answers = 0;
-        if others {
-            let other = run(lanes.arrive(Some('b'), 0, now));
-            lanes.finish(other, now);
-        }
-        for job in 0..requests {
-            if let Arrival::Run(ticket) = lanes.arrive(Some('a'), job, now) {
-                tickets.push(ticket);
-            }
-        }
-        while now < began + time {
-            now += Duration::from_millis(1);
-            for ticket in std::mem::take(&mut tickets) {
-                lanes.finish(ticket, now);
-                answers += 1;
-                if let Arrival::Run(ticket) = lanes.arrive(Some('a'), 1, now) {
-                    tickets.push(ticket);
-                }
-            }
-            tickets.extend(std::iter::from_fn(|| lanes.take(false, now)));
-            lanes.expire(now, PATIENCE, DEADLINE, DEADLINE);
-        }
-        answers
-    }
-
-    #[test]
-    fn a_flood_is_answered_at_a_pace_while_others_ask() {
-        let second = Duration::from_secs(1);
-        // Two lanes, and a millisecond for each request.
-        assert!(answers(8, false, second) >= 1900);
-        let crowd = answers(8, true, second);
-        // A hundred, three in advance, and those at work at the end.
-        assert!((100..=106).contains(&crowd), "{crowd}");
-        // Others were here long ago.
-        assert!(answers(8, true, 3 * second) > 3000);
-        // As many as there are lanes are no crowd.
-        for few in [1, 2] {
-            assert_eq!(answers(few, true, second), answers(few, false, second));
-        }
-    }
-
-    #[derive(Clone, Debug)]
-    enum Step {
-        Arrive(Option<u8>),
-        Found(usize, u8),
-        Finish(usize),
-        Take(bool),
-        Wait(u16),
-    }
-
-    fn step() -> impl Strategy<Value = Step> {
-        prop_oneof![
-            4 => prop::option::of(0..4_u8).prop_map(Step::Arrive),
-            1 => (0..8_usize, 0..4_u8).prop_map(|(which, whose)| Step::Found(which, whose)),
-            3 => (0..8_usize).prop_map(Step::Finish),
-            2 => any::<bool>().prop_map(Step::Take),
-            1 => (0..400_u16).prop_map(Step::Wait),
-        ]
-    }
-
-    proptest! {
-        /// However many requests the others have and send anew: of each of them, no more than one is begun between the
-        /// arrival of another container's request and its own beginning.
-        #[test]
-        fn others_pass_by(
-            floods in prop::collection::vec(1..7_u32, 1..4),
-            before in prop::collection::vec(any::<prop::sample::Index>(), 0..30),
-            after in prop::collection::vec(any::<prop::sample::Index>(), 50),
-        ) {
-            const OTHER: usize = 99;
-            let mut now = Instant::now();
-            let mut lanes = Lanes::new(LIMITS);
-            let mut tickets = Vec::new();
-            for (whose, count) in floods.iter().enumerate() {
-                for _ in 0..*count {
-                    tickets.extend(started(lanes.arrive(Some(whose), whose, now)));
-                }
-            }
-            let mut begun = None::<Vec<usize>>;
-            for step in before.iter().map(Some).chain([None]).chain(after.iter().map(Some)) {
-                now += Duration::from_millis(1);
-                let mut new: Vec<Ticket> = Vec::new();
-                match step {
-                    Some(which) if !tickets.is_empty() => {
-                        let ticket = tickets.swap_remove(which.index(tickets.len()));
-                        let whose = lanes.finish(ticket, now).unwrap();
-                        if whose != OTHER {
-                            new.extend(started(lanes.arrive(Some(whose), whose, now)));
-                        }
-                    }
-                    Some(_) => {}
-                    None => {
-                        begun = Some(Vec::new());
-                        new.extend(started(lanes.arrive(Some(OTHER), OTHER, now)));
-                    }
-                }
-                new.extend(std::iter::from_fn(|| lanes.take(false, now)));
-                if let Some(begun) = begun.as_mut() {
-                    begun.extend(new.iter().filter_map(|ticket| lanes.job(ticket)));
-                }
-                tickets.extend(new);
-            }
-            let begun = begun.unwrap();
-            let place = begun.iter().position(|whose| *whose == OTHER);
-            prop_assert!(place.is_some(), "{begun:?}");
-            for whose in 0..floods.len() {
-                let count = begun.iter().take_while(|job| **job != OTHER).filter(|job| **job == whose).count();
-                prop_assert!(count <= 1, "{begun:?}");
-            }
-        }
-
-        #[test]
-        fn each_request_is_done_with_once(steps in prop::collection::vec(step(), 0..200)) {
-            let mut lanes = Lanes::new(LIMITS);
-            let mut now = Instant::now();
-            let (mut tickets, mut came, mut ended) = (Vec::new(), 0_u32, Vec::new());
-            for step in steps {
-                let arrival = match step {
-                    Step::Arrive(whose) => {
-                        came += 1;
-                        lanes.arrive(whose, came, now)
-                    }
-                    Step::Found(which, whose) if which < tickets.len() => {
-                        lanes.found(tickets.swap_remove(which), whose, now)
-                    }
-                    Step::Take(inline) => match lanes.take(inline, now) {
-                        Some(ticket) => Arrival::Run(ticket),
-                        None => Arrival::Queued,
-                    },
-                    Step::Finish(which) if which < tickets.len() => {
-                        ended.extend(lanes.finish(tickets.swap_remove(which), now));
-                        Arrival::Queued
-                    }
-                    Step::Wait(ms) => {
-                        now += Duration::from_millis(ms.into());
-                        let running: Vec<_> =
-                            tickets.iter().filter_map(|ticket| lanes.job(ticket)).collect();
-                        let late = lanes.expire(now, PATIENCE, DEADLINE, DEADLINE);
-                        // Those that waited are done with.
-                        ended.extend(late.into_iter().filter(|job| !running.contains(job)));
-                        Arrival::Queued
-                    }
-                    Step::Found(..) | Step::Finish(_) => Arrival::Queued,
-                };
-                match arrival {
-                    Arrival::Run(ticket) => tickets.push(ticket),
-                    Arrival::Refused(job) => ended.push(job),
-                    Arrival::Queued => {}
-                }
-                prop_assert!(lanes.active <= LIMITS.active && lanes.inline <= LIMITS.inline);
-                prop_assert_eq!(lanes.running.len(), tickets.len());
-                let queues = lanes.containers.values().map(|lane| lane.queue.len());
-                prop_assert_eq!(lanes.queued, queues.sum::<usize>());
-                prop_assert_eq!(ended.len() + tickets.len() + lanes.queued, came as usize);
-                for (whose, lane) in &lanes.containers {
-                    prop_assert!(whose.is_none() || lane.active <= LIMITS.lanes);
-                    prop_assert!(!lane.is_empty());
-                    let waits = lanes.turns.iter().filter(|turn| *turn == whose).count();
-                    prop_assert_eq!(waits, usize::from(!lane.queue.is_empty()));
-                }
-                if tickets.is_empty() {
-                    prop_assert!(lanes.queued == 0 || lanes.has_work(now) || lanes.rested(now).is_some());
-                }
-            }
-        }
+    fn is_empty(&self) -> bool {
+        self.0.iter().all(Option::is_none)
     }
 }

@@ -52,6 +52,9 @@ const ADVANCE: Duration = Duration::from_millis(500);
 /// For how long others are taken to ask again. Who asks seldom is not to wait, either.
 const OTHERS: Duration = Duration::from_secs(60);
 
+/// Threads of a container that ask within this time are taken to ask at the same time.
+const MOMENT: Duration = Duration::from_millis(5);
+
 /// A worker that had nothing to do for so long ends.
 const IDLE: Duration = Duration::from_secs(10);
 
@@ -121,6 +124,7 @@ impl Dispatcher {
             pace: PACE,
             advance: ADVANCE,
             others: OTHERS,
+            moment: MOMENT,
         };
         let state =
             State { lanes: Lanes::new(limits), workers: 0, idle: 0, alarm: None, parked: false };
@@ -134,6 +138,13 @@ impl Dispatcher {
         let watched = Arc::clone(&inner);
         thread::Builder::new().name("watcher".into()).spawn(move || watched.watch())?;
         Ok(Dispatcher(inner))
+    }
+
+    /// Whether a request that takes next to nothing is to be answered at once, as all but those of a container that
+    /// has too many; these are to be submitted, as [`Ask::Turn`].
+    pub(crate) fn pass(&self, caller: Caller) -> bool {
+        let whose = self.0.service.whose(caller.tid);
+        self.0.lanes.lock().lanes.pass(&whose, caller.tid, Instant::now())
     }
 
     /// Has a request answered: mostly before this returns, but perhaps later and by another thread. `number` is
@@ -158,10 +169,10 @@ impl Dispatcher {
     fn enter(&self, whose: Option<ContainerId>, job: Job) {
         let inner = &self.0;
         let job = Arc::new(job);
-        let came = job.came();
+        let (came, weight) = (job.came(), job.weight());
         let (arrival, parked, worker) = {
             let mut state = inner.lanes.lock();
-            let arrival = state.lanes.arrive(whose, job, came);
+            let arrival = state.lanes.arrive(whose, weight, job, came);
             let worker = matches!(arrival, Arrival::Queued) && state.wants_worker(came);
             (arrival, std::mem::take(&mut state.parked), worker)
         };

@@ -10,7 +10,7 @@ use std::{
 use fuser::{Config, Filesystem, InitFlags, KernelConfig, Request, Session, SessionACL};
 use rustix::io::Errno;
 
-use super::{Drain, ViewFilesystem, by_id::ByIdFilesystem, entries::Sizes};
+use super::{Drain, ViewFilesystem, by_id::ByIdFilesystem, entries::Sizes, view::View};
 use crate::{
     descriptors::{clone_device, replace},
     dispatch::{self, Dispatcher},
@@ -71,14 +71,10 @@ impl Connection {
         let serve: Box<dyn FnOnce() -> io::Result<()> + Send> = match which {
             Which::Shared => {
                 let notifier = Arc::new(OnceLock::new());
-                let filesystem = ViewFilesystem {
-                    dispatcher,
-                    service,
-                    since,
-                    sizes: Sizes::Hidden,
-                    notifier: Arc::clone(&notifier),
-                    drain: drained,
-                };
+                let sizes = Sizes::Hidden;
+                let view = View { service, since, sizes, notifier: Arc::clone(&notifier) };
+                let filesystem =
+                    ViewFilesystem { view: Arc::new(view), dispatcher, drain: drained };
                 let session = adopt(which, filesystem, &device, greeting, drain.1)?;
                 // It was empty.
                 let _ = notifier.set(session.notifier());
