@@ -56,7 +56,7 @@ impl Container {
     ) -> Container {
         let (requests, ask) = io::pipe().unwrap();
         let (hear, answers) = io::pipe().unwrap();
-        let mountpoint = server.mountpoint();
+        let (proc, system) = (server.proc(cgroup), server.path("sys/devices/system"));
         let init = spawn.run(|| {
             // Nobody waits for orphans.
             // SAFETY: it has no handler.
@@ -65,7 +65,7 @@ impl Container {
                 libc::signal(libc::SIGCHLD, libc::SIG_IGN)
             };
             prepare();
-            bind(&mountpoint);
+            bind(&proc, &system);
             serve(requests, answers)
         });
         let pipes = RefCell::new((ask, BufReader::new(hear)));
@@ -204,17 +204,16 @@ pub fn mount_proc() {
     mount("proc", "/proc", "proc", flags, None).unwrap();
 }
 
-/// Binds the files below `proc`, and the directories of CPUs and nodes, over their namesakes.
-fn bind(mountpoint: &Path) {
-    for file in files(&mountpoint.join("proc")) {
-        let target = Path::new("/").join(file.strip_prefix(mountpoint).unwrap());
+/// Binds the files below `proc`, and the directories of CPUs and nodes in `system`, over their namesakes.
+fn bind(proc: &Path, system: &Path) {
+    for file in files(proc) {
+        let target = Path::new("/proc").join(file.strip_prefix(proc).unwrap());
         if target.exists() {
             mount_bind(&file, &target).unwrap();
         }
     }
     // Others than those that are listed are there too with LXCFS, which knows all names of the host.
-    let system = mountpoint.join("sys/devices/system");
-    for entry in fs::read_dir(&system).unwrap() {
+    for entry in fs::read_dir(system).unwrap() {
         let name = entry.unwrap().file_name();
         let target = Path::new("/sys/devices/system").join(&name);
         if target.exists() {

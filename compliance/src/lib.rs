@@ -34,7 +34,7 @@ use std::{
 use cgview_testkit::Tree;
 pub use container::{Container, Output, mount_proc, run};
 pub use hold::Hold;
-pub use server::{Options, Server};
+pub use server::{Mount, Options, Server};
 pub use subject::{Subject, Version, under_test};
 pub use verdict::{Defect, Difference};
 

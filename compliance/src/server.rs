@@ -2,13 +2,13 @@
 
 use std::{
     fs,
-    os::unix::process::CommandExt as _,
+    os::unix::{fs::MetadataExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
-use cgview_testkit::skip;
+use cgview_testkit::{Cgroup, skip};
 use rustix::{
     mount::{UnmountFlags, unmount},
     process::{Pid, Signal, kill_process},
@@ -18,10 +18,23 @@ use tempfile::TempDir;
 use crate::{Subject, eventually, under_test};
 
 /// How a server is started.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Options {
     cgview: Vec<String>,
     lxcfs: Option<Vec<String>>,
+    mount: Mount,
+    freshness: Option<Duration>,
+}
+
+/// Where containers have the files of `/proc` from.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Mount {
+    /// The mountpoint, in the layout of LXCFS.
+    #[default]
+    Shared,
+    /// Their directory of cgview's fast mount (`--by-id`), which has no files of `/sys`: those are from the
+    /// mountpoint.
+    Fast,
 }
 
 impl Options {
@@ -36,6 +49,18 @@ impl Options {
     pub fn cgview(mut self, arguments: &[&str]) -> Options {
         self.cgview.extend(arguments.iter().map(|&word| word.to_owned()));
         self
+    }
+
+    /// Which of its mounts containers have the files of `/proc` from.
+    #[must_use]
+    pub fn mount(self, mount: Mount) -> Options {
+        Options { mount, ..self }
+    }
+
+    /// How old a number may be (cgview's `--freshness`).
+    #[must_use]
+    pub fn freshness(self, freshness: Duration) -> Options {
+        Options { freshness: Some(freshness), ..self }
     }
 
     /// The arguments of LXCFS, in place of those above.
@@ -89,7 +114,9 @@ impl Server {
         // Other users may pass.
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs::set_permissions(dir.path(), mode).unwrap();
-        fs::create_dir(dir.path().join("mnt")).unwrap();
+        for mountpoint in ["mnt", "by-id"] {
+            fs::create_dir(dir.path().join(mountpoint)).unwrap();
+        }
         let mut server = Server { child: None, options: options.clone(), dir };
         server.run();
         server
@@ -103,6 +130,12 @@ impl Server {
             Subject::Cgview => {
                 let mut command = Command::new(cgview_fuse());
                 command.arg("--runtime-dir").arg(runtime).args(&self.options.cgview);
+                if self.options.mount == Mount::Fast {
+                    command.arg("--by-id").arg(self.by_id());
+                }
+                if let Some(freshness) = self.options.freshness {
+                    command.args(["--freshness", &freshness.as_millis().to_string()]);
+                }
                 // An emulated machine takes longer than a reader is to wait.
                 if !self.options.cgview.iter().any(|word| word == "--request-deadline") {
                     command.args(["--request-deadline", "30000"]);
@@ -158,6 +191,29 @@ impl Server {
     #[must_use]
     pub fn mountpoint(&self) -> PathBuf {
         self.dir.path().join("mnt")
+    }
+
+    fn by_id(&self) -> PathBuf {
+        self.dir.path().join("by-id")
+    }
+
+    /// The directory that has the files of `/proc` of a running container, by the cgroup that makes it.
+    #[must_use]
+    pub fn proc(&self, container: &Cgroup) -> PathBuf {
+        match self.options.mount {
+            Mount::Shared => self.path("proc"),
+            Mount::Fast => {
+                let cgroup = fs::metadata(container.dir("memory")).unwrap();
+                self.by_id().join(cgroup.ino().to_string()).join("proc")
+            }
+        }
+    }
+
+    /// How old a text may be that a container reads: one tick of the kernel's clock more where it keeps them.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        let default = Duration::from_millis(5);
+        self.options.freshness.unwrap_or(default) + Duration::from_millis(35)
     }
 
     /// A file of it, such as `proc/meminfo`.
@@ -265,12 +321,13 @@ impl Server {
     }
 
     fn unmount(&self) {
-        let mountpoint = self.mountpoint();
-        let is_mounted = || {
-            let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-            mounts.lines().any(|line| line.split(' ').nth(4) == mountpoint.to_str())
-        };
-        while is_mounted() && unmount(&mountpoint, UnmountFlags::DETACH).is_ok() {}
+        for mountpoint in [self.mountpoint(), self.by_id()] {
+            let is_mounted = || {
+                let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+                mounts.lines().any(|line| line.split(' ').nth(4) == mountpoint.to_str())
+            };
+            while is_mounted() && unmount(&mountpoint, UnmountFlags::DETACH).is_ok() {}
+        }
     }
 }
 

@@ -16,16 +16,64 @@ use std::{
     time::Duration,
 };
 
-use cgview_compliance::{Container, Defect, MIB, Options, Server, burn::burn, text, truth};
+use cgview_compliance::{
+    Container, Defect, MIB, Mount, Options, Server, burn::burn, text, truth, under_test,
+};
 use cgview_testkit::{Cgroup, Process, Spawn, Tree, is_guest};
+
+/// The laws hold in both mounts, and for numbers of whatever age.
+macro_rules! in_all_settings {
+    ($($setting:ident: $options:expr;)*) => {
+        $(mod $setting {
+            use super::*;
+
+            #[test]
+            fn counters_never_go_back() {
+                super::counters_never_go_back(&$options);
+            }
+
+            #[test]
+            fn all_files_agree() {
+                super::all_files_agree(&$options);
+            }
+
+            #[test]
+            fn no_number_is_impossible() {
+                super::no_number_is_impossible(&$options);
+            }
+        })*
+    };
+}
+
+in_all_settings! {
+    shared: Options::new();
+    shared_without_freshness: Options::new().freshness(Duration::ZERO);
+    shared_with_old_numbers: Options::new().freshness(OLD);
+    fast: Options::new().mount(Mount::Fast);
+    fast_without_freshness: Options::new().mount(Mount::Fast).freshness(Duration::ZERO);
+    fast_with_old_numbers: Options::new().mount(Mount::Fast).freshness(OLD);
+}
+
+/// So old that what changes meanwhile is missed.
+const OLD: Duration = Duration::from_millis(300);
+
+/// Whether what is under test can be started so; LXCFS can be in one way.
+fn is_possible(options: &Options) -> bool {
+    Server::is_possible() && (under_test().is_cgview() || *options == Options::new())
+}
+
+/// How often to look: in the setting that most have oftener than in the others.
+fn often(options: &Options, most: u32) -> u32 {
+    if *options == Options::new() { most } else { most / 10 }
+}
 
 /// Counters by file and name.
 type Counters = BTreeMap<String, u64>;
 
 /// The counters that a reader sees: CPU times of all CPUs together and of the first, events of memory. That
 /// the CPUs add up is checked on the way.
-fn counters(mountpoint: &Path) -> std::io::Result<Counters> {
-    let read = |name: &str| fs::read_to_string(mountpoint.join("proc").join(name));
+fn counters(proc: &Path) -> std::io::Result<Counters> {
+    let read = |name: &str| fs::read_to_string(proc.join(name));
     let stat = text::Stat::new(&read("stat")?);
     let mut counters = Counters::new();
     for (column, total) in stat.total.iter().enumerate() {
@@ -63,12 +111,12 @@ struct Report {
 
 impl Report {
     /// Looks at all counters again and again. While the server is started again, there is nothing to see.
-    fn of(mountpoint: &Path, looks: u32) -> Report {
+    fn of(proc: &Path, looks: u32) -> Report {
         let (mut report, mut last, mut last_at) =
             (Report::default(), Counters::new(), Duration::ZERO);
         while report.looks < looks {
             let at = truth::boottime();
-            match counters(mountpoint) {
+            match counters(proc) {
                 Ok(now) => {
                     let back = gone_back(&last, &now).into_iter();
                     report.back.extend(back.map(|what| (last_at, truth::boottime(), what)));
@@ -206,11 +254,10 @@ fn change(
 // └─ neighbour                <- to there and back
 //
 // Law 3: "Counters never go back for a reader while its container lives."
-#[test]
-fn counters_never_go_back() {
+fn counters_never_go_back(options: &Options) {
     // Three files each: ten thousand reads. Emulated machines do with fewer.
-    let looks = if is_guest() { 300 } else { 3400 };
-    if !Server::is_possible() {
+    let looks = often(options, if is_guest() { 300 } else { 3400 });
+    if !is_possible(options) {
         return;
     }
     let _alone = may_unplug().then(|| CPUS.write().unwrap_or_else(PoisonError::into_inner));
@@ -218,15 +265,15 @@ fn counters_never_go_back() {
     let cgroup = tree.cgroup("container");
     let (init, below) = (tree.cgroup("container/init"), tree.cgroup("container/below"));
     let others = [tree.cgroup("neighbour"), below.clone()];
-    let mut server = Server::start(&Options::new());
-    let container = Container::with(&server, &cgroup, Spawn::new().cgroup(&init).container());
+    let mut server = Server::start(options);
+    let container = Container::with(&server, &init, Spawn::new().cgroup(&init).container());
     let burner = Spawn::new().cgroup(&below).run(|| burn(0.3));
     let file = server.runtime().join("report");
-    let (mountpoint, into) = (server.mountpoint(), file.clone());
+    let (proc, into) = (server.proc(&init), file.clone());
     // The files as the host has them mounted, since the binds may end with the server.
     let reader = Spawn::new().cgroup(&init).join(container.init(), &["pid"]);
     let reader = reader.run(|| {
-        Report::of(&mountpoint, looks).write(&into);
+        Report::of(&proc, looks).write(&into);
         0
     });
     let done = AtomicBool::new(false);
@@ -238,9 +285,10 @@ fn counters_never_go_back() {
             status
         });
         // Which takes an emulated machine as long as all the rest.
-        let starts_anew = |number| match is_guest() {
-            true => [60, 180].contains(&number),
-            false => number % 200 == 199,
+        let starts_anew = |number| match (is_guest(), looks < 300) {
+            (true, false) => [60, 180].contains(&number),
+            (true, true) => number == 20,
+            (false, _) => number % 200 == 20,
         };
         while !done.load(Ordering::Relaxed) {
             let number = changes.len();
@@ -319,15 +367,14 @@ fn memory_totals(container: &Container) -> BTreeMap<String, u64> {
 // └─ container (one limit after another)   <- reads all files
 //
 // Law 4: "CPU count, memory and age are computed in one place; all files agree at any moment."
-#[test]
-fn all_files_agree() {
-    if !Server::is_possible() {
+fn all_files_agree(options: &Options) {
+    if !is_possible(options) {
         return;
     }
     let _held = hold_cpus();
     let Some(tree) = Tree::with(&["cpu", "cpuset", "memory"]) else { return };
     let cgroup = tree.cgroup("container");
-    let server = Server::start(&Options::new());
+    let server = Server::start(options);
     let container = Container::start(&server, &cgroup);
     let online = truth::online();
     let (first, last) = (online[0], online[online.len() - 1]);
@@ -353,8 +400,7 @@ fn all_files_agree() {
             }
             quota => drop(cgroup.limit_cpu(quota)),
         }
-        // A text is at most this old (`freshness`).
-        thread::sleep(Duration::from_millis(20));
+        thread::sleep(server.age());
         let size = text::list(&sets[set]).len();
         let meant = size.min(usize::try_from(quota.div_ceil(100_000)).unwrap());
         let mut counts = counts_of_cpus(&container);
@@ -379,17 +425,16 @@ fn all_files_agree() {
 // └─ container (1.5 CPUs, 96 MiB)   <- a task that burns 0.7 CPUs; page cache, swapped where there is swap
 //
 // Law 2: "No wrap-around, nothing negative, MemFree <= MemAvailable <= MemTotal, no part larger than its whole."
-#[test]
-fn no_number_is_impossible() {
-    let looks = if is_guest() { 80 } else { 300 };
-    if !Server::is_possible() {
+fn no_number_is_impossible(options: &Options) {
+    let looks = often(options, if is_guest() { 80 } else { 300 });
+    if !is_possible(options) {
         return;
     }
     let _held = hold_cpus();
     let Some(tree) = Tree::with(&["cpu", "cpuset", "memory"]) else { return };
     let cgroup = tree.cgroup("container");
     cgroup.limit_cpu(150_000).limit_memory(96 * MIB);
-    let server = Server::start(&Options::new());
+    let server = Server::start(options);
     let container = Container::start(&server, &cgroup);
     // 120 MiB of cache, again and again: it is at its limit all the time.
     let script = "while :; do dd if=/dev/zero of=$FILE bs=1M count=120 status=none; rm $FILE; done";

@@ -10,7 +10,7 @@ use crate::{
     loadavg::LoadAverage,
     parse::TimensOffsets,
     policy::Policy,
-    render,
+    render::{self, cpuinfo::CpuinfoOutline},
     snapshot::Snapshot,
     tree::{Dir, Entry, File, Link, ProcFile, SysRule},
 };
@@ -144,6 +144,18 @@ impl View<'_> {
         self.render_to(file, host, &mut Output::new(out, None))
     }
 
+    /// Like [`View::render`] of `/proc/cpuinfo`, for whoever has kept the outline of the host's text: it costs as
+    /// much as the container has CPUs, however many the host has.
+    ///
+    /// With the outline of another text, it is that of another text; no outline makes this panic.
+    pub fn render_cpuinfo(&self, host: &[u8], outline: &CpuinfoOutline, out: &mut Vec<u8>) {
+        let mut out = Output::new(out, None);
+        if self.policy.passthrough.contains(ProcFile::Cpuinfo) {
+            return out.copy(host);
+        }
+        render::cpuinfo::render(self, host, outline, &mut out);
+    }
+
     /// Like [`View::render`], and says where each number came from.
     ///
     /// # Errors
@@ -164,7 +176,9 @@ impl View<'_> {
         match file {
             File::Proc(file) if self.policy.passthrough.contains(file) => out.copy(host),
             File::Proc(file) => match file {
-                ProcFile::Cpuinfo => render::cpuinfo::render(self, host, out),
+                ProcFile::Cpuinfo => {
+                    render::cpuinfo::render(self, host, &CpuinfoOutline::of(host), out);
+                }
                 ProcFile::Diskstats => render::diskstats::render(self, host, out),
                 ProcFile::Loadavg => render::loadavg::render(self, host, out),
                 ProcFile::Meminfo => render::meminfo::render(self, host, out),

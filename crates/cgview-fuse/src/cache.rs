@@ -11,7 +11,7 @@ use std::{
 };
 
 use cgview_core::{
-    HostFacts,
+    CpuinfoOutline, HostFacts, Mask,
     parse::ParseError,
     tree::{File, ProcFile},
 };
@@ -79,17 +79,24 @@ pub(crate) fn slow(path: impl Into<std::path::PathBuf>) -> cgview_host::Error {
 }
 
 /// Callers by their thread id.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Callers {
-    shards: [Mutex<HashMap<u32, Seen>>; 8],
+    shards: [Mutex<HashMap<u32, Seen>>; SHARDS],
+    /// How many are known in each shard.
+    most: usize,
     flights: Flights<u32>,
 }
+
+const SHARDS: usize = 4;
 
 /// How long after a caller was checked it may be taken for who it was, where the kernel does not answer.
 const CALLER_TRUSTED: Duration = Duration::from_secs(1);
 
-/// How many callers are known in each shard.
-const MOST_CALLERS: usize = 256;
+/// How many callers are known in each shard, where there are descriptors for all of them: some hundred bytes each.
+const MOST_CALLERS: usize = 2048;
+
+/// And where there are hardly any. It takes two requests to know a caller.
+const FEWEST_CALLERS: usize = 64;
 
 /// A thread that asked.
 #[derive(Debug)]
@@ -100,6 +107,15 @@ struct Seen {
 }
 
 impl Callers {
+    /// Nobody yet; no more than `host` has descriptors for, so that those of one container do not take all.
+    pub(crate) fn new(host: &Host) -> Callers {
+        Callers {
+            shards: Default::default(),
+            most: (host.most_callers() / SHARDS).clamp(FEWEST_CALLERS, MOST_CALLERS),
+            flights: Flights::default(),
+        }
+    }
+
     /// The caller behind a thread id, unless that has been asked in vain for `slow`.
     pub(crate) fn get(
         &self,
@@ -121,7 +137,7 @@ impl Callers {
                 seen.kept.clone()
             });
             if known.is_none() {
-                make_room(&mut shard);
+                make_room(&mut shard, self.most);
                 shard.insert(tid, Seen { last: now, kept: None });
             }
             known
@@ -159,7 +175,10 @@ impl Callers {
     }
 
     fn shard(&self, tid: u32) -> Option<&Mutex<HashMap<u32, Seen>>> {
-        self.shards.get(tid as usize % self.shards.len())
+        // Runtimes start containers with as many processes each, so that their numbers have a stride; multiplied
+        // by 2^32 over the golden ratio, the highest bits have none.
+        let place = tid.wrapping_mul(0x9e37_79b9) >> (u32::BITS - SHARDS.ilog2());
+        self.shards.get(place as usize)
     }
 
     /// The caller as it was found last, and how long ago, without asking the kernel: its number may be
@@ -207,8 +226,8 @@ impl Callers {
 
 /// Drops some, if there are as many as may be: of the container that has most, the half that has not asked for
 /// longest. A container of many threads forgets its own so, and not the others'.
-fn make_room(shard: &mut HashMap<u32, Seen>) {
-    if shard.len() < MOST_CALLERS {
+fn make_room(shard: &mut HashMap<u32, Seen>, most: usize) {
+    if shard.len() < most {
         return;
     }
     let whose = |seen: &Seen| {
@@ -219,9 +238,9 @@ fn make_room(shard: &mut HashMap<u32, Seen>) {
     for (&tid, seen) in shard.iter() {
         groups.entry(whose(seen)).or_default().push((seen.last, tid));
     }
-    let Some(mut most) = groups.into_values().max_by_key(Vec::len) else { return };
-    most.sort_unstable();
-    for (_, tid) in most.iter().take(most.len().div_ceil(2)) {
+    let Some(mut largest) = groups.into_values().max_by_key(Vec::len) else { return };
+    largest.sort_unstable();
+    for (_, tid) in largest.iter().take(largest.len().div_ceil(2)) {
         shard.remove(tid);
     }
 }
@@ -236,8 +255,30 @@ thread_local! {
 pub(crate) struct HostTexts {
     texts: RwLock<HashMap<Box<str>, FetchedText>>,
     facts: RwLock<Option<Fetched<Arc<HostFacts>>>>,
+    cpuinfo: RwLock<Option<Outlined>>,
     flights: Flights<Box<str>>,
 }
+
+/// `/proc/cpuinfo`, with its outline, which all containers share.
+#[derive(Clone, Debug)]
+struct Outlined {
+    text: FetchedText,
+    outline: Arc<CpuinfoOutline>,
+    /// How long it is good for.
+    rest: Duration,
+}
+
+/// Where a text is so long that to read it takes longer than this, it is not read as often as it might be.
+const DEAR: Duration = Duration::from_micros(200);
+
+/// Reading such a text takes no more than 2 % of a CPU.
+const READING_SHARE: u32 = 50;
+
+/// No text is older than this for that.
+const OLDEST_TEXT: Duration = Duration::from_secs(1);
+
+/// The file that is outlined.
+const CPUINFO: File = File::Proc(ProcFile::Cpuinfo);
 
 /// What the facts are called among files.
 const FACTS: &str = "/sys/devices/system";
@@ -336,6 +377,44 @@ impl HostTexts {
     /// The text of a file as it was read last.
     pub(crate) fn stale(&self, path: &str) -> Option<FetchedText> {
         self.texts.read().get(path).cloned()
+    }
+
+    /// `/proc/cpuinfo` of a host whose CPUs are `online`, with its outline.
+    ///
+    /// The kernel makes a kibibyte and more for each CPU, of which only clock rates ever change. So the more CPUs there
+    /// are, the older those may be; but no CPU came or went since.
+    pub(crate) fn cpuinfo(
+        &self,
+        host: &Host,
+        path: &str,
+        online: &Mask,
+        settings: &ViewSettings,
+        counters: &CacheCounters,
+    ) -> Result<(FetchedText, Arc<CpuinfoOutline>)> {
+        let known = self.cpuinfo.read().clone();
+        if let Some(Outlined { text, outline, rest }) = &known
+            && text.is_fresh(*rest)
+            && outline.cpus() == online
+        {
+            counters.hits.inc();
+            let at = Instant::now();
+            return Ok((Fetched { at, value: Arc::clone(&text.value) }, Arc::clone(outline)));
+        }
+        let asked = Instant::now();
+        let text = self.get(host, (CPUINFO, path), false, settings, counters)?;
+        let same = known.filter(|known| Arc::ptr_eq(&known.text.value, &text.value));
+        let is_new = text.at >= asked;
+        if let Some(known) = same.as_ref().filter(|_| !is_new) {
+            return Ok((text, Arc::clone(&known.outline)));
+        }
+        let outline = same.map(|known| known.outline);
+        let outline = outline.unwrap_or_else(|| Arc::new(CpuinfoOutline::of(&text.value)));
+        let cost = asked.elapsed();
+        let rest = if is_new && cost >= DEAR { cost * READING_SHARE } else { Duration::ZERO };
+        let rest = rest.min(OLDEST_TEXT);
+        let (told, outlined) = (text.clone(), Arc::clone(&outline));
+        *self.cpuinfo.write() = Some(Outlined { text, outline, rest });
+        Ok((told, outlined))
     }
 
     /// What the host has, as fresh as `settings` want it.

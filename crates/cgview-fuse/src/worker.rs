@@ -330,11 +330,17 @@ fn open_host(root: &Path) -> Result<Host> {
     Ok(host)
 }
 
-/// Half of the descriptors are for files of cgroups that are read again and again.
+/// How many descriptors are enough for thousands of containers: `LimitNOFILE` of the unit.
+const DESCRIPTORS: u64 = 524_288;
+
+/// Half of the descriptors are for callers and for files of cgroups that ask, and are read, again and again. With
+/// fewer they are opened more often.
 fn raise_descriptor_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    // With fewer, files are opened more often.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    let set = |maximum| setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    // More than it was given takes CAP_SYS_RESOURCE.
+    let more = maximum.map(|maximum| maximum.max(DESCRIPTORS));
+    let _ = set(more).or_else(|_| set(maximum));
 }
 
 fn serve_metrics(settings: &Settings, service: &Arc<Service>) -> Result<Option<Server>> {

@@ -136,13 +136,20 @@ impl Host {
         let caller = Caller::find(self, &process, &membership)?;
         let cgroup = before.filter(|_| number() == before);
         let kept = 2 + usize::from(pidfd.is_some());
-        let open = self.budget.take(kept).map(|token| Open { process, file, pidfd, _token: token });
+        let token = self.budget.callers.take(kept);
+        let open = token.map(|token| Open { process, file, pidfd, _token: token });
         let known = Known { caller, membership, cgroup, checked: Instant::now() };
         Ok(KeptCaller { tid, known: Mutex::new(known), open })
     }
 }
 
 impl Host {
+    /// How many callers can be kept with descriptors of their own, so that they need not be found anew each time.
+    #[must_use]
+    pub fn most_callers(&self) -> usize {
+        self.budget.callers_in_all()
+    }
+
     /// A descriptor of a thread whose cgroup can be asked for by it, where that says all: on a host that has the
     /// unified hierarchy alone, and Linux 6.13.
     fn pidfd(&self, tid: u32) -> Option<OwnedFd> {

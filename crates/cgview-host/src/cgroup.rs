@@ -74,7 +74,7 @@ impl CgroupDir {
             path: dir_path,
             bare_names: hierarchy.bare_names,
             inode,
-            dir: budget.take(1).map(|token| (dir, token)),
+            dir: budget.files.take(1).map(|token| (dir, token)),
             files: RwLock::default(),
         }))
     }
@@ -165,7 +165,7 @@ impl CgroupDir {
         if result == Err(Errno::NODEV) {
             return Err(self.vanished());
         }
-        match self.keeps(shape).then(|| at.budget.take(1)).flatten() {
+        match self.keeps(shape).then(|| at.budget.files.take(1)).flatten() {
             Some(token) => self.remember(name, Slot::Kept(Arc::new((file, token)))),
             None if matches!(known, Some(Slot::Present)) => {}
             None => self.remember(name, Slot::Present),

@@ -94,7 +94,7 @@ impl Init {
             depth,
             membership,
             home: Mutex::new(home),
-            _token: host.budget.take(2),
+            _token: host.budget.inits.take(2),
         })
     }
 

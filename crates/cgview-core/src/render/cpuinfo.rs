@@ -14,11 +14,12 @@
 //! The hardware's own numbers (`physical id`, `core id`, `apicid`, `hart`, `address`) are those of the
 //! physical CPU, as they are in `topology/` of sysfs. `siblings` and `cpu cores` count what is visible.
 
-use alloc::{
-    collections::{BTreeMap, BTreeSet},
-    vec::Vec,
-};
+mod outline;
 
+use alloc::{collections::BTreeMap, vec::Vec};
+
+pub use self::outline::CpuinfoOutline;
+use self::outline::{Piece, Topology};
 use super::sysfs::{keeps_numbers, visible_why};
 use crate::{
     explain::{Output, Why},
@@ -27,87 +28,34 @@ use crate::{
     view::View,
 };
 
-/// Renders `/proc/cpuinfo`.
+/// Renders `/proc/cpuinfo`, of which `outline` is the outline.
 ///
 /// A visible CPU that the text has no block of (it went offline this moment) has none here. A container
 /// that sees all CPUs by their own numbers gets the host's text; so does a text of an architecture that
 /// says nothing of single CPUs.
-pub(crate) fn render(view: &View<'_>, host: &[u8], out: &mut Output<'_>) {
+pub(crate) fn render(
+    view: &View<'_>,
+    host: &[u8],
+    outline: &CpuinfoOutline,
+    out: &mut Output<'_>,
+) {
     if keeps_numbers(view) {
         return out.copy(host);
     }
     let visible = &view.cpus.visible;
-    let pieces = pieces(host);
-    let packages = Packages::of(&pieces, visible);
-    let told: Mask = pieces.iter().filter_map(|piece| piece.cpu).collect();
+    let packages = Packages::of(outline, visible);
+    let told = outline.cpus();
     let count = if told.is_empty() { visible.len() } else { told.intersection(visible).len() };
     let why = visible_why(view);
-    for piece in &pieces {
+    for piece in outline.pieces() {
+        let text = || host.get(piece.range.clone()).unwrap_or_default();
         match piece.cpu {
-            None => frame(piece.text, count, packages.most_threads(), why, out),
+            None => frame(text(), count, packages.most_threads(), why, out),
             Some(cpu) if visible.contains(cpu) => {
-                block(piece, visible.rank(cpu), &packages, why, out);
+                block(text(), &piece.topology, visible.rank(cpu), &packages, why, out);
             }
             Some(_) => {}
         }
-    }
-}
-
-/// A part of the text: what is said of one CPU, or of the machine.
-struct Piece<'a> {
-    /// The physical CPU, if it is of one.
-    cpu: Option<u32>,
-    text: &'a [u8],
-    topology: Topology<'a>,
-}
-
-/// Cuts the text into its pieces, which are all of it.
-fn pieces(text: &[u8]) -> Vec<Piece<'_>> {
-    let mut cutter = Cutter { text, pieces: Vec::new(), cpu: None, start: 0 };
-    let mut offset = 0;
-    // Where the blank lines just before this line began.
-    let mut blank_from = None;
-    let mut after_marker = false;
-    let mut lone = false;
-    let mut lines = lines(text).peekable();
-    while let Some(line) = lines.next() {
-        let is_blank = line.trim_ascii().is_empty();
-        if let Some(marker) = Marker::of(line) {
-            let begin = if marker.shape == Shape::BlockAfterBlank { blank_from } else { None };
-            cutter.cut(begin.unwrap_or(offset), Some(marker.cpu));
-            let before_marker = lines.peek().is_some_and(|next| Marker::of(next).is_some());
-            lone = marker.shape == Shape::Line || after_marker || before_marker;
-            after_marker = true;
-        } else {
-            let ends = lone || (!is_blank && blank_from.is_some());
-            if cutter.cpu.is_some() && ends {
-                cutter.cut(offset, None);
-            }
-            after_marker = false;
-        }
-        blank_from = is_blank.then(|| blank_from.unwrap_or(offset));
-        offset += line.len();
-    }
-    cutter.cut(offset, None);
-    cutter.pieces
-}
-
-struct Cutter<'a> {
-    text: &'a [u8],
-    pieces: Vec<Piece<'a>>,
-    cpu: Option<u32>,
-    start: usize,
-}
-
-impl<'a> Cutter<'a> {
-    /// Ends the piece before `at`, and begins that of `next`.
-    fn cut(&mut self, at: usize, next: Option<u32>) {
-        if let Some(text) = self.text.get(self.start..at).filter(|text| !text.is_empty()) {
-            let topology = self.cpu.map(|_| Topology::of(text)).unwrap_or_default();
-            self.pieces.push(Piece { cpu: self.cpu, text, topology });
-        }
-        self.cpu = next;
-        self.start = at;
     }
 }
 
@@ -156,79 +104,47 @@ impl Marker<'_> {
     }
 }
 
-/// What a block says of its CPU's place in the machine.
-#[derive(Clone, Copy, Default)]
-struct Topology<'a> {
-    /// What tells packages apart: `drawer id` and `book id` (s390), `physical id`.
-    package: [Option<&'a [u8]>; 3],
-    /// `core id`.
-    core: Option<&'a [u8]>,
-    /// `siblings`: the online CPUs of the package.
-    siblings: Option<u64>,
-    /// `cpu cores`: the cores of the package with an online CPU.
-    cores: Option<u64>,
-}
-
-impl<'a> Topology<'a> {
-    fn of(block: &'a [u8]) -> Topology<'a> {
-        let mut topology = Topology::default();
-        for line in lines(block) {
-            let (name, value) = field(line);
-            let [drawer, book, package] = &mut topology.package;
-            match name {
-                b"drawer id" => *drawer = Some(value),
-                b"book id" => *book = Some(value),
-                b"physical id" => *package = Some(value),
-                b"core id" => topology.core = Some(value),
-                b"siblings" => topology.siblings = decimal(value),
-                b"cpu cores" => topology.cores = decimal(value),
-                _ => {}
-            }
-        }
-        topology
-    }
-}
-
 /// How many visible siblings and cores each package has.
-struct Packages<'a>(BTreeMap<[Option<&'a [u8]>; 3], Package<'a>>);
+struct Packages<'a> {
+    outline: &'a CpuinfoOutline,
+    visible: BTreeMap<u32, Package>,
+}
 
 #[derive(Default)]
-struct Package<'a> {
+struct Package {
     siblings: u64,
     /// With the number of visible CPUs of each.
-    cores: BTreeMap<Option<&'a [u8]>, u64>,
-    host_cores: BTreeSet<Option<&'a [u8]>>,
+    cores: BTreeMap<u32, u64>,
 }
 
 impl<'a> Packages<'a> {
-    fn of(pieces: &[Piece<'a>], visible: &Mask) -> Packages<'a> {
-        let mut packages = BTreeMap::<_, Package<'a>>::new();
-        for piece in pieces {
+    fn of(outline: &'a CpuinfoOutline, visible: &Mask) -> Packages<'a> {
+        let mut packages = BTreeMap::<_, Package>::new();
+        let is_visible = |piece: &&Piece| piece.cpu.is_some_and(|cpu| visible.contains(cpu));
+        for piece in outline.pieces().iter().filter(is_visible) {
             // Only blocks with topology: s390 has a line and a block for each CPU.
-            let (Some(cpu), Some(_)) = (piece.cpu, piece.topology.siblings) else { continue };
-            let package = packages.entry(piece.topology.package).or_default();
-            package.host_cores.insert(piece.topology.core);
-            if visible.contains(cpu) {
+            if piece.topology.siblings.is_some() {
+                let package = packages.entry(piece.topology.package).or_default();
                 package.siblings += 1;
                 *package.cores.entry(piece.topology.core).or_default() += 1;
             }
         }
-        Packages(packages)
+        Packages { outline, visible: packages }
     }
 
     /// The most visible CPUs that any core has, if that can be told.
     fn most_threads(&self) -> Option<u64> {
-        self.0.values().flat_map(|package| package.cores.values()).copied().max()
+        self.visible.values().flat_map(|package| package.cores.values()).copied().max()
     }
 
     /// The `siblings` and `cpu cores` to show for a CPU: never more than the host says, and never more
     /// cores than siblings.
-    fn counts(&self, of: &Topology<'a>) -> Option<(u64, u64)> {
-        let package = self.0.get(&of.package)?;
+    fn counts(&self, of: &Topology) -> Option<(u64, u64)> {
+        let package = self.visible.get(&of.package)?;
         let (host_siblings, host_cores) = (of.siblings?, of.cores.unwrap_or(u64::MAX));
         let siblings = package.siblings.min(host_siblings);
         let distinct = package.cores.len() as u64;
-        let cores = if of.cores.is_some_and(|cores| cores > package.host_cores.len() as u64) {
+        let cores = if of.cores.is_some_and(|cores| cores > self.outline.cores_of(of.package)) {
             // Core ids begin anew on each die of the package, so they cannot be counted: as many
             // threads to a core as the host has.
             siblings.saturating_mul(host_cores).div_ceil(host_siblings.max(1)).max(distinct)
@@ -240,15 +156,16 @@ impl<'a> Packages<'a> {
 }
 
 /// Appends what is said of one CPU, with its visible number.
-fn block<'a>(
-    piece: &Piece<'a>,
+fn block(
+    text: &[u8],
+    topology: &Topology,
     number: u32,
-    packages: &Packages<'a>,
+    packages: &Packages<'_>,
     why: Why,
     out: &mut Output<'_>,
 ) {
-    let counts = packages.counts(&piece.topology);
-    for line in lines(piece.text) {
+    let counts = packages.counts(topology);
+    for line in lines(text) {
         match (field(line).0, counts) {
             (b"siblings", Some((siblings, _))) => put_value(line, siblings, why, out),
             (b"cpu cores", Some((_, cores))) => put_value(line, cores, why, out),

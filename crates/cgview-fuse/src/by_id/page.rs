@@ -1,8 +1,10 @@
 //! Texts as the page cache has them: of one length, whatever the numbers in them.
 //!
 //! The kernel learns of a new length and drops the pages of the old text at two moments. A reader in between gets
-//! the old text cut off, or with zeros behind it. That cannot happen to texts whose length is always the same:
-//! so lines have blanks at their end, which all readers skip, and are as long as they have ever been.
+//! the old text cut off, or with zeros behind it; and a reader who looks for more behind the end of the text that it
+//! has got is given the rest of a longer one. Neither can happen to texts whose length is always the same: so lines
+//! have blanks at their end, which all readers skip, and are as long as they have ever been, and the last one has
+//! room for lines of CPUs and devices to come.
 
 use std::{
     collections::HashMap,
@@ -111,9 +113,12 @@ impl Pages {
 /// The least difference of two times of a file.
 const TICK: Duration = Duration::from_nanos(1);
 
-/// How long the lines of a text have been, at most.
+/// How long the lines of a text have been, at most, and all of it.
 #[derive(Debug, Default)]
-struct Widths(Vec<u32>);
+struct Widths {
+    lines: Vec<u32>,
+    whole: usize,
+}
 
 impl Widths {
     fn lay_out(&mut self, file: ProcFile, text: &[u8]) -> Vec<u8> {
@@ -125,11 +130,11 @@ impl Widths {
                 None => (line, false),
             };
             let wanted = u32::try_from(wanted(file, line.len())).unwrap_or(u32::MAX);
-            match self.0.get_mut(lines) {
+            match self.lines.get_mut(lines) {
                 Some(width) => *width = wanted.max(*width),
-                None => self.0.push(wanted),
+                None => self.lines.push(wanted),
             }
-            let width = self.0.get(lines).map_or(0, |&width| width as usize);
+            let width = self.lines.get(lines).map_or(0, |&width| width as usize);
             lines += 1;
             out.extend_from_slice(line);
             out.resize(out.len() + width.saturating_sub(line.len()), b' ');
@@ -138,7 +143,15 @@ impl Widths {
             }
         }
         // There are as many as the container has CPUs and disks.
-        self.0.truncate(lines);
+        self.lines.truncate(lines);
+        if out.len() > self.whole {
+            self.whole = room(file, out.len());
+        }
+        let more = self.whole - out.len();
+        // `cpuinfo` ends with an empty line, which is to stay one.
+        if let Some(last) = out.iter().rposition(|&byte| byte != b'\n') {
+            out.splice(last + 1..last + 1, std::iter::repeat_n(b' ', more));
+        }
         out
     }
 }
@@ -153,6 +166,22 @@ fn wanted(file: ProcFile, length: usize) -> usize {
     }
 }
 
+/// How long a text of that length is made at first: for CPUs and devices to come, as many again as there are.
+fn room(file: ProcFile, length: usize) -> usize {
+    match file {
+        ProcFile::Cpuinfo
+        | ProcFile::Diskstats
+        | ProcFile::Partitions
+        | ProcFile::Stat
+        | ProcFile::Swaps => {
+            // Who reads by lines may take no longer ones than 64 KiB.
+            let more = length.clamp(256, 16 << 10);
+            (length + more).next_multiple_of(1024)
+        }
+        _ => length,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,11 +191,40 @@ mod tests {
         let mut widths = Widths::default();
         let first = widths.lay_out(ProcFile::Stat, b"cpu  9 9\nctxt 0\n");
         let second = widths.lay_out(ProcFile::Stat, b"cpu  10 10\nctxt 0\n");
-        assert_eq!(first, b"cpu  9 9                        \nctxt 0                          \n");
-        assert_eq!(second, b"cpu  10 10                      \nctxt 0                          \n");
+        let lines = |text: &[u8]| String::from_utf8_lossy(text).trim_end().to_owned();
+        assert_eq!(lines(&first), "cpu  9 9                        \nctxt 0");
+        assert_eq!(lines(&second), "cpu  10 10                      \nctxt 0");
+        assert_eq!(first.len(), second.len());
         let large = widths.lay_out(ProcFile::Stat, b"cpu  1000000000000 1000000000000\nctxt 0\n");
         let small = widths.lay_out(ProcFile::Stat, b"cpu  1 1\nctxt 0\n");
         assert_eq!(large.len(), small.len());
+    }
+
+    #[test]
+    fn lines_come_and_go_and_the_text_is_as_long_as_it_was() {
+        let texts = |file, line: &str, end: &str| -> Vec<usize> {
+            let mut widths = Widths::default();
+            let mut length = |count| {
+                let text = line.repeat(count) + end;
+                let out = widths.lay_out(file, text.as_bytes());
+                let out = String::from_utf8(out).unwrap();
+                let trimmed: Vec<_> = out.lines().map(str::trim_end).collect();
+                assert_eq!(trimmed, text.lines().map(str::trim_end).collect::<Vec<_>>());
+                assert!(out.ends_with(end), "{out:?}");
+                out.len()
+            };
+            [4, 8, 1, 5, 40, 4].map(&mut length).into()
+        };
+        for (file, line, end) in [
+            (ProcFile::Stat, "cpu0 1000 1000 1000 1000 1000\n", "\n"),
+            (ProcFile::Cpuinfo, &*format!("{}\n\n", "flags\t: fpu ".repeat(80)), "\n"),
+            (ProcFile::Partitions, " 254        0   10485760 vda\n", "\n"),
+        ] {
+            let lengths = texts(file, line, end);
+            let [four, eight, one, five, forty, last] = lengths.as_slice() else { panic!() };
+            assert!([eight, one, five].iter().all(|&length| length == four), "{lengths:?}");
+            assert!(forty > four && last == forty, "{lengths:?}");
+        }
     }
 
     #[test]

@@ -181,11 +181,12 @@ impl Service {
     /// A service that tells of `host`.
     #[must_use]
     pub fn new(host: Host, settings: ViewSettings) -> Service {
+        let callers = Callers::new(&host);
         Service {
             host,
             settings: RwLock::new(settings),
             off: AtomicBool::new(false),
-            callers: Callers::default(),
+            callers,
             texts: HostTexts::default(),
             tenants: Tenants::default(),
             handles: Handles::new(MOST_HELD),

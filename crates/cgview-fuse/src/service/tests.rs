@@ -19,6 +19,28 @@ fn service() -> (FakeHost, Service) {
     (fake, Service::new(host, settings))
 }
 
+#[test]
+fn a_cpu_that_comes_or_goes_is_told_at_once_however_long_the_text() {
+    let (fake, service) = service();
+    let block = format!("flags\t\t: {}\n\n", "fpu vme ".repeat(200));
+    let cpuinfo = |list: std::ops::Range<u32>| {
+        list.map(|cpu| format!("processor\t: {cpu}\n{block}")).collect::<String>()
+    };
+    fake.file("/sys/fs/cgroup/a/cpu.max", "max 100000\n");
+    // So many that the text is not read each time.
+    for online in [1000, 999, 1000] {
+        fake.file("/sys/devices/system/cpu/online", &format!("0-{}\n", online - 1));
+        fake.file("/proc/cpuinfo", &cpuinfo(0..online));
+        fake.file("/sys/fs/cgroup/a/cpuset.cpus.effective", &format!("1-{}\n", online - 1));
+        for _ in 0..3 {
+            let text = service.text(200, File::Proc(ProcFile::Cpuinfo)).unwrap();
+            let text = String::from_utf8(text).unwrap();
+            let told = text.matches("processor").count();
+            assert_eq!(told, usize::try_from(online - 1).unwrap());
+        }
+    }
+}
+
 fn out_of_descriptors() -> Error {
     let source = std::io::Error::from(Errno::MFILE);
     Error::Host(cgview_host::Error::Read { path: "/proc/stat".into(), source })

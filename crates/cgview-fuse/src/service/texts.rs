@@ -7,7 +7,7 @@ use std::{
 };
 
 use cgview_core::{
-    Explanation, HostFacts, Snapshot, View,
+    CpuinfoOutline, Explanation, HostFacts, Snapshot, View,
     cpu_view::CpuView,
     effective::CpuLimits,
     loadavg::LoadAverage,
@@ -117,7 +117,7 @@ impl Service {
         let tenant = self.tenants.known(&caller.container)?;
         let ready = self.prepare_known(&tenant, parts(file), settings)?;
         let path = ready.view(&ready.no_times, None, caller.reader).host_path(Entry::File(file))?;
-        let host = self.texts.stale(&path)?.value;
+        let host = HostText::from(self.texts.stale(&path)?);
         let load = match wants_load(file) && settings.policy.loadavg {
             true => Some(tenant.last_load()?),
             false => None,
@@ -147,7 +147,7 @@ impl Service {
         }
         let tenant = self.tenants.get(&caller.container, || self.now());
         let ready = self.prepare(&tenant, file, parts(file), settings)?;
-        let host = self.host_text_of(&ready, caller.reader, file)?.value;
+        let host = self.host_text_of(&ready, caller.reader, file)?.text.value;
         let explain = |view: &View<'_>| {
             let mut text = Vec::with_capacity(host.len());
             let explanation = view.explain(file, &host, &mut text)?;
@@ -224,11 +224,11 @@ impl Service {
         let host = self.host_text_of(&ready, caller.reader, file)?;
         let (text, version) =
             self.with_view(&tenant, &ready, caller.reader, wants_load(file), |view| {
-                rendered(view, file, &host.value)
+                rendered(view, file, &host)
             });
         let text = text?;
         if let Some(what) = what.filter(|_| text.len() <= LONGEST_RENDERING) {
-            let at = ready.at.min(host.at);
+            let at = ready.at.min(host.text.at);
             tenant.keep_rendered(what, Fetched { at, value: Arc::clone(&text) }, version);
         }
         Ok(text)
@@ -317,14 +317,21 @@ impl Service {
         ready: &Prepared,
         reader: Reader,
         file: File,
-    ) -> Result<FetchedText, Error> {
+    ) -> Result<HostText, Error> {
         // Which file that is depends on the CPUs, and not on their times.
         let path = ready.view(&ready.no_times, None, reader).host_path(Entry::File(file));
         let path = path.ok_or(cgview_core::view::Error::NotShown)?;
+        let (host, texts, settings) = (&self.host, &self.texts, &ready.settings);
         let counters = &self.metrics.host_reads;
-        let text = self.texts.get(&self.host, (file, &path), false, &ready.settings, counters);
+        let text = match file {
+            File::Proc(ProcFile::Cpuinfo) => {
+                let outlined = texts.cpuinfo(host, &path, &ready.facts.online, settings, counters);
+                outlined.map(|(text, outline)| HostText { text, outline: Some(outline) })
+            }
+            _ => texts.get(host, (file, &path), false, settings, counters).map(HostText::from),
+        };
         text.or_else(|error| {
-            self.stale(file, error.into(), ready.settings, || self.texts.stale(&path))
+            self.stale(file, error.into(), *settings, || texts.stale(&path).map(HostText::from))
         })
     }
 
@@ -462,6 +469,18 @@ pub(super) struct Prepared {
     no_times: CpuView,
 }
 
+/// The host's text that a container's is made from; of `/proc/cpuinfo` with its outline, where that is kept.
+struct HostText {
+    text: FetchedText,
+    outline: Option<Arc<CpuinfoOutline>>,
+}
+
+impl From<FetchedText> for HostText {
+    fn from(text: FetchedText) -> HostText {
+        HostText { text, outline: None }
+    }
+}
+
 /// A longer text is not kept for the next reader.
 const LONGEST_RENDERING: usize = 64 << 10;
 
@@ -474,11 +493,18 @@ thread_local! {
 fn rendered(
     view: &View<'_>,
     file: File,
-    host: &[u8],
+    host: &HostText,
 ) -> Result<Arc<[u8]>, cgview_core::view::Error> {
     let mut text = TEXT.take();
     text.clear();
-    let rendered = view.render(file, host, &mut text).map(|()| Arc::from(&*text));
+    let rendered = match &host.outline {
+        Some(outline) => {
+            view.render_cpuinfo(&host.text.value, outline, &mut text);
+            Ok(())
+        }
+        None => view.render(file, &host.text.value, &mut text),
+    };
+    let rendered = rendered.map(|()| Arc::from(&*text));
     TEXT.set(text);
     rendered
 }

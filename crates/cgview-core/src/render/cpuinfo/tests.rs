@@ -4,7 +4,7 @@ use alloc::{format, string::String, vec::Vec};
 use std::string::ToString;
 
 use crate::{
-    File, HostFacts, Mask, Policy, Reader, Snapshot, View, cpu_view::CpuView, effective::CpuLimits,
+    CpuinfoOutline, File, HostFacts, Mask, Policy, Reader, Snapshot, View, cpu_view::CpuView, effective::CpuLimits,
     tree::ProcFile,
 };
 
@@ -26,6 +26,12 @@ fn render(online: &str, visible: &str, host: &str) -> String {
     view.render(File::Proc(ProcFile::Cpuinfo), host.as_bytes(), &mut text).unwrap();
     view.explain(File::Proc(ProcFile::Cpuinfo), host.as_bytes(), &mut explained).unwrap();
     assert_eq!(text, explained);
+    // That of another text is wrong, and no more than that.
+    let (mut outlined, other) = (Vec::new(), CpuinfoOutline::of(&host.as_bytes().repeat(2)));
+    view.render_cpuinfo(b"processor\t: 0\n", &other, &mut outlined);
+    outlined.clear();
+    view.render_cpuinfo(host.as_bytes(), &CpuinfoOutline::of(host.as_bytes()), &mut outlined);
+    assert_eq!(text, outlined);
     String::from_utf8(text).unwrap()
 }
 
