@@ -458,3 +458,60 @@ impl HostTexts {
         self.facts.read().clone()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use cgview_testkit::{FakeHost, FakeProcess};
+
+    use super::*;
+
+    /// How many containers there are, each with one process that asks.
+    const CONTAINERS: u32 = 300;
+
+    /// How many threads ask in the container that has a crowd of them.
+    const CROWD: u32 = 400;
+
+    fn process(fake: &FakeHost, pid: u32, container: u32) {
+        fake.process(&FakeProcess {
+            pid,
+            start: 300_000,
+            nspid: &[pid, 1],
+            cgroup: &format!("0::/{container}\n"),
+            pid_namespace: 4_026_532_000 + u64::from(container),
+            ..FakeProcess::default()
+        });
+    }
+
+    #[test]
+    fn callers_of_many_containers_are_known_and_a_crowd_forgets_its_own() {
+        let mut fake = FakeHost::new();
+        fake.mount_v2("/sys/fs/cgroup");
+        // As a runtime numbers them that starts eight processes for each.
+        let pids: Vec<u32> = (0..CONTAINERS).map(|number| 1000 + 8 * number).collect();
+        for (&pid, container) in pids.iter().zip(0..) {
+            process(&fake, pid, container);
+            fake.file(&format!("/sys/fs/cgroup/{container}/cgroup.procs"), &format!("{pid}\n"));
+        }
+        let crowd: Vec<u32> = (0..CROWD).map(|number| 10_000 + number).collect();
+        for &pid in &crowd {
+            fake.process(&FakeProcess { pid, cgroup: "0::/crowd\n", ..FakeProcess::default() });
+        }
+        fake.file("/sys/fs/cgroup/crowd/cgroup.procs", "10000\n");
+        // For 373 callers.
+        let host = Host::at(fake.path()).unwrap().keeping(3000);
+        let callers = Callers::new(&host);
+        let hits = |tids: &[u32]| {
+            let counters = CacheCounters::default();
+            for &tid in tids {
+                callers.get(&host, tid, Duration::MAX, &counters).unwrap();
+            }
+            counters.hits.get()
+        };
+        // The first time nothing is kept, the second time it is.
+        assert_eq!((hits(&pids), hits(&pids), hits(&pids)), (0, 0, u64::from(CONTAINERS)));
+        for _ in 0..3 {
+            hits(&crowd);
+        }
+        assert_eq!(hits(&pids), u64::from(CONTAINERS));
+    }
+}

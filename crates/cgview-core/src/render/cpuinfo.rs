@@ -33,12 +33,7 @@ use crate::{
 /// A visible CPU that the text has no block of (it went offline this moment) has none here. A container
 /// that sees all CPUs by their own numbers gets the host's text; so does a text of an architecture that
 /// says nothing of single CPUs.
-pub(crate) fn render(
-    view: &View<'_>,
-    host: &[u8],
-    outline: &CpuinfoOutline,
-    out: &mut Output<'_>,
-) {
+pub(crate) fn render(view: &View<'_>, host: &[u8], outline: &CpuinfoOutline, out: &mut Output<'_>) {
     if keeps_numbers(view) {
         return out.copy(host);
     }

@@ -4,8 +4,8 @@ use alloc::{format, string::String, vec::Vec};
 use std::string::ToString;
 
 use crate::{
-    CpuinfoOutline, File, HostFacts, Mask, Policy, Reader, Snapshot, View, cpu_view::CpuView, effective::CpuLimits,
-    tree::ProcFile,
+    CpuinfoOutline, File, HostFacts, Mask, Policy, Reader, Snapshot, View, cpu_view::CpuView,
+    effective::CpuLimits, tree::ProcFile,
 };
 
 /// Renders `host` for a container that sees the `visible` of the `online` CPUs.
