@@ -5,6 +5,7 @@ use std::{
     os::unix::fs::FileExt as _,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
+    time::Duration,
 };
 
 use cgview_compliance::eventually;
@@ -30,6 +31,18 @@ fn it_leaves_a_service_and_purged_leaves_nothing() {
     for file in ["man/man1/cgview.1.gz", "bash-completion/completions/cgview"] {
         assert!(fs::exists(format!("/usr/share/{file}")).unwrap(), "{file}");
     }
+
+    // Purged in the midst of a start, when systemd does not run ExecStop=.
+    let settings = format!("/run/systemd/system/{SERVICE}.d");
+    fs::create_dir_all(&settings).unwrap();
+    let endless = "[Service]\nExecStartPost=-/bin/sleep infinity\nTimeoutStartSec=infinity\n";
+    fs::write(format!("{settings}/endless.conf"), endless).unwrap();
+    package.run(&format!("systemctl daemon-reload && systemctl restart --no-block {SERVICE}"));
+    let state = format!("systemctl show --property=SubState --value {SERVICE}");
+    let wait = format!("until [ $({state}) = start-post ]; do sleep 0.1; done");
+    package.run(&format!("timeout 300 sh -c '{wait}'"));
+    assert_eq!(package.mounts().len(), 1);
+    fs::remove_dir_all(&settings).unwrap();
     package.purge();
 }
 
@@ -48,6 +61,8 @@ fn no_read_fails_while_its_processes_end() {
                 let length = open.read_at(&mut buffer, 0).unwrap();
                 assert!(buffer.starts_with(b"MemTotal: "), "{length} bytes");
                 reads.fetch_add(1, Ordering::Relaxed);
+                // Emulated CPUs take turns, and the others have something to do.
+                thread::sleep(Duration::from_millis(2));
             }
         });
         let goes_on = || {
