@@ -64,13 +64,18 @@ impl Package {
         mounts()
     }
 
-    /// The first process of the service: the keeper of those that serve.
+    /// The first process of the service: the keeper of those that serve. 0 where there is none.
     #[must_use]
     pub fn keeper(&self) -> u32 {
-        shell(&format!("systemctl show --property=MainPID --value {SERVICE}"))
-            .trim()
-            .parse()
-            .unwrap()
+        // systemctl(1) takes seconds on an emulated machine, and this is asked until it is another one.
+        let processes = format!("/sys/fs/cgroup/system.slice/{SERVICE}/cgroup.procs");
+        let processes = fs::read_to_string(processes).unwrap_or_default();
+        let is_it = |pid: &&str| {
+            let exe = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            exe == Path::new("/usr/bin/cgview-fuse") && status.contains("\nPPid:\t1\n")
+        };
+        processes.lines().find(is_it).map_or(0, |pid| pid.parse().unwrap())
     }
 
     /// Those that serve.
@@ -79,7 +84,12 @@ impl Package {
         let keeper = self.keeper();
         let children = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children"));
         let children = children.unwrap_or_default();
-        children.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+        // Not the one that asks how they are.
+        let serves = |pid: &&str| {
+            fs::read_to_string(format!("/proc/{pid}/comm"))
+                .is_ok_and(|name| name == "cgview-worker\n")
+        };
+        children.split_whitespace().filter(serves).map(|pid| pid.parse().unwrap()).collect()
     }
 
     /// Purges it, and asserts that it has left nothing.
@@ -143,7 +153,11 @@ fn mounts() -> Vec<String> {
     text.lines().filter(|line| line.contains(" - fuse.cgview ")).map(str::to_owned).collect()
 }
 
+#[expect(clippy::print_stdout, reason = "a test's output")]
 fn output(script: &str) -> std::process::Output {
+    // Seen where a test fails: which of them took long on an emulated machine.
+    let uptime = fs::read_to_string("/proc/uptime").unwrap();
+    println!("{}: {script}", uptime.split(' ').next().unwrap());
     let mut command = Command::new("bash");
     command.args(["-c", script]).stdin(Stdio::null());
     command.envs([("DEBIAN_FRONTEND", "noninteractive"), ("LC_ALL", "C.UTF-8")]).output().unwrap()
