@@ -2,6 +2,10 @@
 //! one, so that a regression shows where times say nothing. `record/instructions.tsv` has what they were; with
 //! `--budget` it is written anew.
 //!
+//! Once a second the service looks again whether a caller is who it was, and tasks are counted when that was long ago:
+//! on a busy machine that falls into what is counted more often. It only ever adds, so the least of some counts is
+//! what is compared.
+//!
 //! What the kernel does for a read is not counted. `mounts` tells of that.
 
 use std::{
@@ -28,11 +32,18 @@ use cgview_testkit::{is_root, skip};
 /// The name of the record.
 const RECORD: &str = "instructions";
 
-/// How often each part runs while it is counted.
-const TIMES: u32 = 100;
+/// How often each part runs while it is counted: for so short a time that hardly ever a second ends in it.
+const TIMES: u32 = 10;
+
+/// How often what is above the budget is counted again, and each part for a new budget.
+const TRIES: u32 = 4;
 
 /// By how much a count may be above the budget, in percent: compilers and allocators differ.
-const TOLERANCE: u64 = 10;
+const TOLERANCE: u64 = 25;
+
+/// The same on a processor without the vectors that the budget was counted with: what searches texts takes several times
+/// as many instructions there.
+const TOLERANCE_WITHOUT_AVX2: u64 = 300;
 
 /// The files that are read most.
 const FILES: [ProcFile; 6] = [
@@ -77,42 +88,65 @@ fn main() -> Result<()> {
         skip("needs valgrind on x86-64");
         return Ok(());
     }
-    if arguments.is_test() {
-        let part = format!("read{}", ProcFile::Uptime.path());
-        return Ok(writeln!(stdout(), "{part}: {} instructions", count(&part)?)?);
-    }
-    let counted = count_all()?;
+    let parts: Vec<String> = KINDS
+        .iter()
+        .flat_map(|kind| FILES.map(|file| format!("{}{}", kind.name, file.path())))
+        .collect();
     if arguments.has("--budget") {
-        return record::save(RECORD, &counted);
+        let mut least = count_all(&parts)?;
+        for _ in 1..TRIES {
+            for (least, again) in least.iter_mut().zip(count_all(&parts)?) {
+                least.instructions = least.instructions.min(again.instructions);
+            }
+        }
+        return record::save(RECORD, &least);
     }
     let budget: BTreeMap<String, u64> = record::load::<Budget>(RECORD)?
         .into_iter()
         .map(|Budget { part, instructions }| (part, instructions))
         .collect();
+    let tolerance = if has_avx2() { TOLERANCE } else { TOLERANCE_WITHOUT_AVX2 };
+    let mut left = parts;
     let mut above = String::new();
     let mut out = stdout().lock();
-    for Budget { part, instructions } in &counted {
-        let allowed = budget.get(part).copied();
-        let shown = allowed.map_or("none".into(), |allowed| allowed.to_string());
-        writeln!(out, "{part}: {instructions} instructions, budget {shown}")?;
-        if allowed.is_none_or(|allowed| *instructions > allowed + allowed * TOLERANCE / 100) {
-            write!(above, "\n  {part}: {instructions}, budget {shown}")?;
+    for _ in 0..TRIES {
+        let counted = count_all(&left)?;
+        left.clear();
+        above.clear();
+        for Budget { part, instructions } in counted {
+            let allowed = budget.get(&part).copied();
+            let shown = allowed.map_or("none".into(), |allowed| allowed.to_string());
+            writeln!(out, "{part}: {instructions} instructions, budget {shown}")?;
+            let most = allowed.map(|allowed| allowed + allowed * tolerance / 100);
+            if most.is_none_or(|most| instructions > most) {
+                write!(above, "\n  {part}: {instructions}, budget {shown}")?;
+                left.push(part);
+            }
+        }
+        if left.is_empty() {
+            break;
         }
     }
     ensure!(
         above.is_empty(),
-        "more than {TOLERANCE} % above the budget of instructions:{above}\n\
-         Where that is worth it, `ci/bench instructions --budget` makes these counts the budget"
+        "more than {tolerance} % above the budget of instructions:{above}\n\
+         Where that is worth it, `ci/bench --budget` makes these counts the budget"
     );
     Ok(())
 }
 
+#[cfg(target_arch = "x86_64")]
+fn has_avx2() -> bool {
+    std::arch::is_x86_feature_detected!("avx2")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn has_avx2() -> bool {
+    false
+}
+
 /// Counts all parts, some at a time.
-fn count_all() -> Result<Vec<Budget>> {
-    let parts: Vec<String> = KINDS
-        .iter()
-        .flat_map(|kind| FILES.map(|file| format!("{}{}", kind.name, file.path())))
-        .collect();
+fn count_all(parts: &[String]) -> Result<Vec<Budget>> {
     let at_a_time = thread::available_parallelism()?.get();
     let mut counted = Vec::new();
     for parts in parts.chunks(at_a_time) {
