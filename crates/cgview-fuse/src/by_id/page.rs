@@ -122,7 +122,11 @@ struct Widths {
 
 impl Widths {
     fn lay_out(&mut self, file: ProcFile, text: &[u8]) -> Vec<u8> {
-        let mut out = Vec::with_capacity(text.len() + text.len() / 4);
+        let mut out = Vec::with_capacity(self.whole.max(text.len() + text.len() / 4));
+        // Where lines come or go, the others are in other places, and each is as long there as it is itself.
+        if text.split_inclusive(|&byte| byte == b'\n').count() != self.lines.len() {
+            self.lines.clear();
+        }
         let mut lines = 0;
         for line in text.split_inclusive(|&byte| byte == b'\n') {
             let (line, end) = match line.strip_suffix(b"\n") {
@@ -142,8 +146,6 @@ impl Widths {
                 out.push(b'\n');
             }
         }
-        // There are as many as the container has CPUs and disks.
-        self.lines.truncate(lines);
         if out.len() > self.whole {
             self.whole = room(file, out.len());
         }
@@ -210,20 +212,21 @@ mod tests {
                 let out = String::from_utf8(out).unwrap();
                 let trimmed: Vec<_> = out.lines().map(str::trim_end).collect();
                 assert_eq!(trimmed, text.lines().map(str::trim_end).collect::<Vec<_>>());
-                assert!(out.ends_with(end), "{out:?}");
+                assert!(out.ends_with('\n'), "{out:?}");
                 out.len()
             };
-            [4, 8, 1, 5, 40, 4].map(&mut length).into()
+            [4, 8, 1, 5, 80, 4].map(&mut length).into()
         };
+        let intr = format!("intr{}\nctxt 1\n", " 0".repeat(300));
         for (file, line, end) in [
-            (ProcFile::Stat, "cpu0 1000 1000 1000 1000 1000\n", "\n"),
+            (ProcFile::Stat, "cpu0 1000 1000 1000 1000 1000\n", &*intr),
             (ProcFile::Cpuinfo, &*format!("{}\n\n", "flags\t: fpu ".repeat(80)), "\n"),
             (ProcFile::Partitions, " 254        0   10485760 vda\n", "\n"),
         ] {
             let lengths = texts(file, line, end);
-            let [four, eight, one, five, forty, last] = lengths.as_slice() else { panic!() };
+            let [four, eight, one, five, most, last] = lengths.as_slice() else { panic!() };
             assert!([eight, one, five].iter().all(|&length| length == four), "{lengths:?}");
-            assert!(forty > four && last == forty, "{lengths:?}");
+            assert!(most > four && last == most, "{lengths:?}");
         }
     }
 
