@@ -38,8 +38,8 @@ const TIMES: u32 = 10;
 /// How often what is above the budget is counted again, and each part for a new budget.
 const TRIES: u32 = 4;
 
-/// By how much a count may be above the budget, in percent: compilers and allocators differ.
-const TOLERANCE: u64 = 25;
+/// By how much a count may be above the budget, in percent: compilers, allocators and what libc has for a processor differ.
+const TOLERANCE: u64 = 50;
 
 /// The same on a processor without the vectors that the budget was counted with: what searches texts takes several times
 /// as many instructions there.

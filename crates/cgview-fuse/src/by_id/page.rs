@@ -127,19 +127,17 @@ impl Widths {
         if text.split_inclusive(|&byte| byte == b'\n').count() != self.lines.len() {
             self.lines.clear();
         }
-        let mut lines = 0;
-        for line in text.split_inclusive(|&byte| byte == b'\n') {
+        for (place, line) in text.split_inclusive(|&byte| byte == b'\n').enumerate() {
             let (line, end) = match line.strip_suffix(b"\n") {
                 Some(line) => (line, true),
                 None => (line, false),
             };
             let wanted = u32::try_from(wanted(file, line.len())).unwrap_or(u32::MAX);
-            match self.lines.get_mut(lines) {
+            match self.lines.get_mut(place) {
                 Some(width) => *width = wanted.max(*width),
                 None => self.lines.push(wanted),
             }
-            let width = self.lines.get(lines).map_or(0, |&width| width as usize);
-            lines += 1;
+            let width = self.lines.get(place).map_or(0, |&width| width as usize);
             out.extend_from_slice(line);
             out.resize(out.len() + width.saturating_sub(line.len()), b' ');
             if end {
