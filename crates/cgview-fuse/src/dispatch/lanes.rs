@@ -78,6 +78,9 @@ pub enum Arrival<J> {
     Run(Ticket),
     /// It waits.
     Queued,
+    /// So much of its container hangs that it may not be begun: it is to be answered in another way, or else to
+    /// [`wait`](Lanes::wait).
+    Stuck(J),
     /// There is no room for it.
     Refused(J),
 }
@@ -183,10 +186,26 @@ impl<K: Clone + Eq + Hash, J: Clone> Lanes<K, J> {
         if free && self.queued == 0 && self.has_lane(&whose, now) {
             return Arrival::Run(self.start(whose, waiting, now, true));
         }
+        if self.is_stuck(&whose) {
+            return Arrival::Stuck(waiting.job);
+        }
         match self.enqueue(whose, waiting, now) {
             None => self.take(true, now).map_or(Arrival::Queued, Arrival::Run),
             Some(job) => Arrival::Refused(job),
         }
+    }
+
+    /// A request that came at `came` waits until what hangs of its container is done. Gives it back if there is no
+    /// room for it.
+    pub fn wait(
+        &mut self,
+        whose: Option<K>,
+        weight: Weight,
+        job: J,
+        came: Instant,
+        now: Instant,
+    ) -> Option<J> {
+        self.enqueue(whose, Waiting { came, weight, job }, now)
     }
 
     /// A light request came from that thread, `asker`. Returns whether it is to be answered at once, without a
@@ -235,6 +254,9 @@ impl<K: Clone + Eq + Hash, J: Clone> Lanes<K, J> {
         // It has left its lane already.
         self.containers.entry(None).or_default().active += 1;
         let Some(job) = self.end(ticket) else { return Arrival::Queued };
+        if self.is_stuck(&whose) {
+            return Arrival::Stuck(job);
+        }
         match self.enqueue(whose, Waiting { came, weight, job }, now) {
             None => Arrival::Queued,
             Some(job) => Arrival::Refused(job),
@@ -476,12 +498,7 @@ impl<K: Clone + Eq + Hash, J: Clone> Lanes<K, J> {
         let crowds = !self.has_lane(&whose, now);
         let known = self.containers.get(&whose);
         let full = known.is_some_and(|lane| lane.queue.len() >= self.limits.queued);
-        let stuck = known.is_some_and(|lane| lane.overdue >= self.limits.overdue);
-        if full
-            || stuck
-            || self.queued >= self.limits.all_queued
-            || self.overdue >= self.limits.all_overdue
-        {
+        if full || self.queued >= self.limits.all_queued {
             return Some(waiting.job);
         }
         let lane = self.containers.entry(whose.clone()).or_default();
@@ -494,6 +511,12 @@ impl<K: Clone + Eq + Hash, J: Clone> Lanes<K, J> {
         lane.queue.push_back(waiting);
         self.queued += 1;
         None
+    }
+
+    /// Whether as much of a container hangs, or of all, as may.
+    fn is_stuck(&self, whose: &Option<K>) -> bool {
+        let hangs = self.containers.get(whose).map_or(0, |lane| lane.overdue);
+        hangs >= self.limits.overdue || self.overdue >= self.limits.all_overdue
     }
 
     fn leave(&mut self, whose: &Option<K>) {

@@ -172,7 +172,7 @@ impl Dispatcher {
         let (came, weight) = (job.came(), job.weight());
         let (arrival, parked, worker) = {
             let mut state = inner.lanes.lock();
-            let arrival = state.lanes.arrive(whose, weight, job, came);
+            let arrival = state.lanes.arrive(whose.clone(), weight, job, came);
             let worker = matches!(arrival, Arrival::Queued) && state.wants_worker(came);
             (arrival, std::mem::take(&mut state.parked), worker)
         };
@@ -185,6 +185,7 @@ impl Dispatcher {
         match arrival {
             Arrival::Run(ticket) => inner.run(ticket, true),
             Arrival::Queued => {}
+            Arrival::Stuck(job) => inner.wait(whose, job),
             Arrival::Refused(job) => {
                 job.give_up(&inner.service, Error::Crowd, true);
             }
@@ -260,10 +261,14 @@ impl Inner {
         let _noted = self.service.note(job.number());
         let mut ticket = ticket;
         if let Some(whose) = (!is_known).then(|| job.identify(&self.service)).flatten() {
-            let found = self.lanes.lock().lanes.found(ticket, whose, Instant::now());
+            let found = self.lanes.lock().lanes.found(ticket, whose.clone(), Instant::now());
             ticket = match found {
                 Arrival::Run(ticket) => ticket,
                 Arrival::Queued => return None,
+                Arrival::Stuck(job) => {
+                    self.wait(Some(whose), job);
+                    return None;
+                }
                 Arrival::Refused(job) => {
                     job.give_up(&self.service, Error::Crowd, true);
                     return None;
@@ -275,6 +280,19 @@ impl Inner {
             job.answer(&self.service);
         }
         Some(ticket)
+    }
+
+    /// Answers a request with what was known before, or has it wait until what hangs of its container is done: it
+    /// may be the machine that is slow, and an error is the worst answer.
+    fn wait(&self, whose: Option<ContainerId>, job: Arc<Job>) {
+        if job.give_up(&self.service, Error::Crowd, false) {
+            return;
+        }
+        let (came, weight) = (job.came(), job.weight());
+        let refused = self.lanes.lock().lanes.wait(whose, weight, job, came, Instant::now());
+        if let Some(job) = refused {
+            job.give_up(&self.service, Error::Crowd, true);
+        }
     }
 
     /// Sees to it that no request takes longer than it may, and that those which wait are worked on.

@@ -90,9 +90,13 @@ fn what_hangs_makes_way_and_is_late_once() {
     run(lanes.arrive(Some('a'), Weight::Full, 3, now + DEADLINE));
     lanes.expire(now + 2 * DEADLINE, PATIENCE, DEADLINE, DEADLINE);
     // All that may hang of one container does.
-    assert_eq!(lanes.arrive(Some('a'), Weight::Full, 4, now), Arrival::Refused(4));
+    assert_eq!(lanes.arrive(Some('a'), Weight::Full, 4, now), Arrival::Stuck(4));
+    assert_eq!(lanes.wait(Some('a'), Weight::Full, 4, now, now), None);
+    assert!(!lanes.has_work(now));
     run(lanes.arrive(Some('b'), Weight::Full, 5, now));
     assert_eq!(lanes.finish(hung, now), Some(0));
+    let next = lanes.take(false, now).unwrap();
+    assert_eq!(lanes.job(&next), Some(4));
     run(lanes.arrive(Some('a'), Weight::Full, 6, now));
 }
 
@@ -307,6 +311,12 @@ proptest! {
             };
             match arrival {
                 Arrival::Run(ticket) => tickets.push(ticket),
+                // Some can be answered in another way.
+                Arrival::Stuck(job) if job % 2 == 0 => ended.push(job),
+                Arrival::Stuck(job) => {
+                    let whose = Some((job % 4) as u8);
+                    ended.extend(lanes.wait(whose, Weight::Full, job, now, now));
+                }
                 Arrival::Refused(job) => ended.push(job),
                 Arrival::Queued => {}
             }
