@@ -575,12 +575,12 @@ fn a_running_daemon_s_view_is_taken_and_its_death_is_diagnosed() {
     let mut daemon = Daemon { child: daemon.unwrap(), mountpoint: mountpoint.clone() };
     eventually("the daemon has not mounted", || mountpoint.join("proc/meminfo").exists());
     let path = mountpoint.to_str().unwrap();
-    let run = |view: &str, script: &str| {
+    let run_with = |view: &str, script: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cgview"));
         command.args(["run", "--memory", "64M", "--view", view, "--", "sh", "-c", script]);
         command
     };
-    let output = run(path, "head -1 /proc/meminfo").output().unwrap();
+    let output = run_with(path, "head -1 /proc/meminfo").output().unwrap();
     assert_eq!(String::from_utf8(output.stdout).unwrap(), "MemTotal:          65536 kB\n");
 
     // Without being told of one, a run finds a daemon: this one, or another that runs here.
@@ -589,13 +589,13 @@ fn a_running_daemon_s_view_is_taken_and_its_death_is_diagnosed() {
         mounts.lines().filter(|line| line.contains(" - fuse.cgview ")).map(device).collect()
     };
     let before = views();
-    let output = run("auto", "cat /proc/self/mountinfo").output().unwrap();
+    let output = run_with("auto", "cat /proc/self/mountinfo").output().unwrap();
     let mounts = String::from_utf8(output.stdout).unwrap();
     let found = device(mounts.lines().find(|line| line.contains(" /proc/meminfo ")).unwrap());
     assert!(before.contains(&found) || views().contains(&found), "{found}: {mounts}");
 
     // The daemon dies while a run has its files.
-    let (run, _) = Running::start(run(path, "echo ready; exec sleep 60"));
+    let (run, _) = Running::start(run_with(path, "echo ready; exec sleep 60"));
     let doctor = || {
         let output = Command::new(env!("CARGO_BIN_EXE_cgview")).arg("doctor").output().unwrap();
         (output.status.code(), String::from_utf8(output.stdout).unwrap())
@@ -618,6 +618,16 @@ fn a_running_daemon_s_view_is_taken_and_its_death_is_diagnosed() {
     let mend = format!("start cgview-fuse --replace {path}, then run `cgview doctor --repair`");
     assert!(dead.contains(&mend), "{dead}");
     drop(run);
+
+    // The next run takes no view that is dead.
+    let output = run_with("auto", "head -1 /proc/meminfo").output().unwrap();
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(
+        told,
+        "MemTotal:          65536 kB\n",
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 /// The number of the file system in a line of `mountinfo`.

@@ -96,8 +96,9 @@ fn daemon() -> anyhow::Result<Option<PathBuf>> {
         .and_then(|process| process.mountinfo())
         .context("cannot read /proc/self/mountinfo")?;
     let mut places = mounts.into_iter().filter(|mount| mount.fs_type == FILE_SYSTEM);
-    // One file of it bound somewhere is no mountpoint, nor is a mount whose daemon is gone.
+    // One file of it bound somewhere is no mountpoint, nor is a mount whose daemon is gone: the kernel may still know
+    // its directories, but nobody opens them.
     Ok(places
-        .find(|mount| mount.root == "/" && mount.mount_point.join("proc").is_dir())
+        .find(|mount| mount.root == "/" && mount.mount_point.join("proc").read_dir().is_ok())
         .map(|mount| mount.mount_point))
 }
