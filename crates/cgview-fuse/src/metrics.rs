@@ -43,7 +43,7 @@ pub struct Metrics {
     pub callers: CacheCounters,
     /// Counts of a container's tasks.
     pub task_counts: Counter,
-    /// How long the counts of tasks took.
+    /// The CPU time that counts of tasks took.
     pub task_count_seconds: Counter<f64, std::sync::atomic::AtomicU64>,
     /// Containers that are known.
     pub containers: Gauge,
@@ -223,7 +223,7 @@ impl Default for Metrics {
         );
         registry.register_with_unit(
             "task_count",
-            "Time that the counts of tasks took",
+            "CPU time that counts of tasks took",
             Unit::Seconds,
             metrics.task_count_seconds.clone(),
         );

@@ -21,6 +21,7 @@ use cgview_core::{
 };
 use cgview_host::{Container, Host, Result};
 use parking_lot::Mutex;
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::{
     cache::{Fetched, Flights, slow},
@@ -88,7 +89,20 @@ struct Load {
 #[derive(Debug, Default)]
 struct TaskCount {
     tasks: Option<(Instant, Tasks)>,
-    cost: Duration,
+    /// How old the count may be.
+    rest: Duration,
+}
+
+/// How old a count may be that took so much CPU time.
+fn rest_after(cost: Duration) -> Duration {
+    let share = if cost <= SHORT_COUNT { COUNTING_SHARE } else { LONG_COUNTING_SHARE };
+    cost.saturating_mul(share).min(OLDEST_COUNT)
+}
+
+/// How much CPU time this thread has used.
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }
 
 /// Somebody counts, until this is dropped: by a panic too.
@@ -107,9 +121,13 @@ impl Drop for Counting<'_> {
     }
 }
 
-/// Counting the tasks of a container may take one part in this of a CPU: with all else that a reader of its load and
-/// CPU times takes, no more than 2 %.
-const COUNTING_SHARE: u32 = 150;
+/// Counting the tasks of a container may take one part in this of a CPU. What is counted within [`SHORT_COUNT`] is
+/// never older than 5 s, the period of load averages.
+const COUNTING_SHARE: u32 = 50;
+const SHORT_COUNT: Duration = Duration::from_millis(100);
+
+/// The same where a count takes longer: with all else that a reader of its load and CPU times takes, no more than 2 %.
+const LONG_COUNTING_SHARE: u32 = 150;
 
 /// A count of tasks is never older, whatever it costs.
 const OLDEST_COUNT: Duration = Duration::from_secs(30);
@@ -281,22 +299,24 @@ impl Tenant {
         {
             let count = self.tasks.lock();
             if let Some((at, tasks)) = count.tasks {
-                let rest = count.cost.saturating_mul(COUNTING_SHARE).min(OLDEST_COUNT);
                 // While somebody counts, the others have the count of before.
-                if at.elapsed() < freshness.max(rest) || self.counting.load(Ordering::Relaxed) {
+                if at.elapsed() < freshness.max(count.rest) || self.counting.load(Ordering::Relaxed)
+                {
                     return Ok(tasks);
                 }
             }
         }
         let counting = Counting::start(&self.counting);
-        let at = Instant::now();
+        let (at, used) = (Instant::now(), cpu_time());
         let counted = self.container.active_tasks(host);
-        let cost = at.elapsed();
+        // Where there is more work than CPUs, most of the time is spent on waiting, which costs nothing.
+        let (took, cost) = (at.elapsed(), cpu_time().saturating_sub(used));
         drop(counting);
         metrics.task_counts.inc();
         metrics.task_count_seconds.inc_by(cost.as_secs_f64());
         let tasks = counted?;
-        *self.tasks.lock() = TaskCount { tasks: Some((at, tasks)), cost };
+        let rest = rest_after(cost).max(took.min(OLDEST_COUNT));
+        *self.tasks.lock() = TaskCount { tasks: Some((at, tasks)), rest };
         Ok(tasks)
     }
 
@@ -504,15 +524,16 @@ mod tests {
         let metrics = Metrics::default();
         let counts = |age: u64, cost: Duration| {
             let before = (Instant::now() - Duration::from_secs(age), Tasks::default());
-            *tenant.tasks.lock() = TaskCount { tasks: Some(before), cost };
+            *tenant.tasks.lock() = TaskCount { tasks: Some(before), rest: rest_after(cost) };
             let counted = metrics.task_counts.get();
             tenant.tasks(&host, Duration::ZERO, &metrics).unwrap();
             metrics.task_counts.get() - counted
         };
         assert_eq!(counts(0, Duration::ZERO), 1);
-        // A tenth of a second in 15.
+        // A tenth of a second in 5, a fifth in 30.
         let tenth = Duration::from_millis(100);
-        assert_eq!((counts(0, tenth), counts(10, tenth), counts(15, tenth)), (0, 0, 1));
+        assert_eq!((counts(0, tenth), counts(4, tenth), counts(5, tenth)), (0, 0, 1));
+        assert_eq!((counts(20, 2 * tenth), counts(30, 2 * tenth)), (0, 1));
         // But the count of whatever costs more is not older than half a minute.
         let minute = Duration::from_secs(60);
         assert_eq!((counts(15, minute), counts(30, minute)), (0, 1));
