@@ -433,7 +433,9 @@ fn readers_that_cannot_be_seen_get_an_error_but_can_look() {
             assert_eq!(field(&read.unwrap(), "MemTotal:"), host_memory());
         }
         assert_eq!(fs::read(&path).is_err(), is_error);
-        let warnings = daemon.log().matches("cannot show /proc/meminfo").count();
+        // A slow machine may be a cause of its own.
+        let cause = "cannot show /proc/meminfo: the reader's pid namespace";
+        let warnings = daemon.log().matches(cause).count();
         assert_eq!(warnings, 1, "{}", daemon.log());
     }
 }
