@@ -15,31 +15,31 @@
 
 use std::{
     collections::HashSet,
-    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use cgview_core::tree::{Dir, Entry};
+use cgview_core::tree::Entry;
 use rustix::{
     fs::{CWD, Mode, OFlags},
     io::Errno,
-    mount::{
-        MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount,
-    },
+    mount::{MountAttrFlags, MoveMountFlags, OpenTreeFlags, move_mount, open_tree},
     process::{fchdir, geteuid},
     thread::{LinkNameSpaceType, move_into_link_name_space},
 };
 
 use crate::{
     Bound, Copies, Error, Files, Maker, Result, Survey,
-    bind::{Failure, Outcomes, Step, View, open_plain},
+    bind::{Outcomes, View, open_plain},
     helper::{Helper, Teller, wait_for},
     mounts::{Device, LXCFS, Mount, Table},
     namespaces::{self, Namespace},
+    outcome::{heard, tell},
     probe::open_mount,
     repair::{Report, Scope, repair},
-    swap::has_beneath,
+    step::{Failure, Step},
+    swap::{has_beneath, unmount_found},
     sys::mount_setattr,
 };
 
@@ -172,21 +172,18 @@ fn bind_in(view: &View, files: Files, target: &Namespace, over: &[Device]) -> Re
         .map_err(|source| Error::Helper { pid: target.process.pid, source })?;
     let mut helpers = [helper];
     wait_for(&mut helpers, SILENCE);
-    let told: Vec<_> = helpers.iter().flat_map(Helper::words).collect();
     let is_late = helpers.iter().any(Helper::is_late);
-    let mut outcomes = Outcomes::new();
-    for (entry, index) in candidates(&files).into_iter().zip(0..) {
-        if let Some(word) = told.iter().find(|word| word.index == index) {
-            outcomes.push((entry, outcome_of(word.kind, word.errno)));
-        } else if is_late && files.entries().contains(&entry) {
-            outcomes.push((entry, Err(Failure { step: Step::Wait, errno: Errno::TIMEDOUT })));
-        }
+    let mut outcomes: Outcomes = helpers.iter().flat_map(Helper::words).filter_map(heard).collect();
+    if is_late {
+        let silent = |entry: &&Entry| !outcomes.iter().any(|(told, _)| told == *entry);
+        let late = Failure { step: Step::Wait, errno: Errno::TIMEDOUT };
+        let silent: Vec<_> = files.entries().iter().filter(silent).collect();
+        outcomes.extend(silent.into_iter().map(|&entry| (entry, Err(late))));
     }
     Ok(outcomes)
 }
 
 fn bind_there(view: &View, files: &Files, target: &Namespace, over: &[Device], teller: &Teller) {
-    let candidates = candidates(files);
     // Clones can be made of what is mounted in one's own namespace only.
     let copies = Copies::make(view, files, Maker::Attach);
     let entered = move_into_link_name_space(target.handle(), Some(LinkNameSpaceType::Mount));
@@ -198,41 +195,8 @@ fn bind_there(view: &View, files: &Files, target: &Namespace, over: &[Device], t
         }
     };
     for (entry, outcome) in outcomes {
-        let index = candidates.iter().zip(0..).find(|(known, _)| **known == entry);
-        let (kind, result) = match outcome {
-            Ok(bound) => (number_of(bound), Ok(())),
-            Err(failure) => (failure.step.number(), Err(failure.errno)),
-        };
-        if let Some((_, index)) = index {
-            teller.tell(index, kind, result);
-        }
+        tell(teller, entry, outcome);
     }
-}
-
-/// All that may be bound for a choice of files: where the view has no directories of CPUs or nodes, their files.
-fn candidates(files: &Files) -> Vec<Entry> {
-    let children = |&entry: &Entry| match entry {
-        Entry::Dir(dir @ (Dir::Cpu | Dir::Node)) => dir.fixed_children(),
-        _ => Vec::new(),
-    };
-    let children = files.entries().iter().flat_map(children);
-    files.entries().iter().copied().chain(children).collect()
-}
-
-const BOUND: [Bound; 4] = [Bound::Bound, Bound::Already, Bound::Absent, Bound::Left];
-
-fn number_of(bound: Bound) -> u32 {
-    BOUND.iter().zip(0..).find(|(known, _)| **known == bound).map_or(u32::MAX, |(_, number)| number)
-}
-
-fn outcome_of(kind: u32, errno: i32) -> Result<Bound, Failure> {
-    let late = Failure { step: Step::Wait, errno: Errno::IO };
-    if errno != 0 {
-        let errno = Errno::from_raw_os_error(errno);
-        return Err(Step::numbered(kind).map_or(late, |step| Failure { step, errno }));
-    }
-    let bound = usize::try_from(kind).ok().and_then(|index| BOUND.get(index));
-    bound.copied().ok_or(late)
 }
 
 /// What became of a mount that [`attach()`] had made.
@@ -391,33 +355,4 @@ fn remove(target: &Namespace, table: &Table, mount: &Mount) -> Result<(), Errno>
         move_to(&clone, &place, MoveMountFlags::empty())?;
     }
     removed
-}
-
-/// Unmounts what a descriptor stands for, although files of it may be open.
-fn unmount_found(mount: &OwnedFd) -> Result<(), Errno> {
-    unmount(format!("self/fd/{}", mount.as_raw_fd()), UnmountFlags::DETACH)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_helper_says_is_understood() {
-        for bound in BOUND {
-            assert_eq!(outcome_of(number_of(bound), 0), Ok(bound));
-        }
-        let failure = Failure { step: Step::Attach, errno: Errno::PERM };
-        let said = outcome_of(failure.step.number(), failure.errno.raw_os_error());
-        assert_eq!(said, Err(failure));
-        assert!(outcome_of(99, 0).is_err() && outcome_of(99, 1).is_err());
-    }
-
-    #[test]
-    fn files_of_directories_may_be_bound_in_their_stead() {
-        let files: Files = "meminfo,cpu".parse().unwrap();
-        let paths: Vec<_> = candidates(&files).iter().map(|entry| entry.path()).collect();
-        assert_eq!(paths[..2], ["/proc/meminfo", "/sys/devices/system/cpu"]);
-        assert!(paths.iter().any(|path| path == "/sys/devices/system/cpu/online"), "{paths:?}");
-    }
 }

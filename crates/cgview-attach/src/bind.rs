@@ -31,7 +31,6 @@
 //! Everything here asks the view's daemon, and may wait for as long as that does not answer.
 
 use std::{
-    io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
 };
@@ -48,7 +47,12 @@ use rustix::{
     },
 };
 
-use crate::{Error, Files, Health, Result, mounts::Device, sys::mount_setattr};
+use crate::{
+    Error, Files, Health, Result,
+    mounts::Device,
+    step::{Failure, Step},
+    sys::mount_setattr,
+};
 
 /// The file system type of sysfs, as in `linux/magic.h`.
 const SYSFS_MAGIC: u32 = 0x6265_6572;
@@ -129,70 +133,6 @@ pub enum Bound {
     Left,
 }
 
-/// What was being done when a file could not be bound.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum Step {
-    /// Opening the file in the view.
-    Open,
-    /// Cloning its mount.
-    Clone,
-    /// Giving the clone its attributes (since Linux 5.12).
-    Attributes,
-    /// Entering the mount namespace.
-    Enter,
-    /// Opening the file that is to be covered.
-    Find,
-    /// Putting the clone over it.
-    Attach,
-    /// Waiting for an answer of the view's daemon, or of a file system of the container.
-    Wait,
-}
-
-impl Step {
-    const ALL: [(Step, &str); 7] = [
-        (Step::Open, "open this file in the view"),
-        (Step::Clone, "clone the mount of the view"),
-        (Step::Attributes, "make the mount read-only (this takes Linux 5.12)"),
-        (Step::Enter, "enter the mount namespace"),
-        (Step::Find, "open the file in the container"),
-        (Step::Attach, "mount over the file in the container"),
-        (Step::Wait, "wait any longer for the view, or for a file system of the container"),
-    ];
-
-    pub(crate) fn number(self) -> u32 {
-        let mut numbered = Step::ALL.iter().zip(0..);
-        numbered.find(|((step, _), _)| *step == self).map_or(u32::MAX, |(_, number)| number)
-    }
-
-    pub(crate) fn numbered(number: u32) -> Option<Step> {
-        Step::ALL.get(usize::try_from(number).ok()?).map(|(step, _)| *step)
-    }
-}
-
-impl std::fmt::Display for Step {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let words = Step::ALL.iter().find(|(step, _)| step == self).map(|(_, words)| *words);
-        f.write_str(words.unwrap_or_default())
-    }
-}
-
-/// Why a file was not bound.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("cannot {step}: {}", io::Error::from(*errno))]
-pub struct Failure {
-    /// What was being done.
-    pub step: Step,
-    /// What the kernel, or the view, said.
-    pub errno: Errno,
-}
-
-impl Failure {
-    fn at(step: Step) -> impl Fn(Errno) -> Failure {
-        move |errno| Failure { step, errno }
-    }
-}
-
 /// What became of each file.
 pub type Outcomes = Vec<(Entry, Result<Bound, Failure>)>;
 
@@ -260,6 +200,14 @@ pub(crate) fn open_plain(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, E
     openat2(root, path, flags, Mode::empty(), PLAIN | ResolveFlags::IN_ROOT)
 }
 
+/// A mount of what a descriptor stands for, which is mounted in the mount namespace of the caller. It is mounted nowhere.
+pub(crate) fn clone_mount(file: &OwnedFd) -> Result<OwnedFd, Errno> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    open_tree(file, "", flags)
+}
+
 /// Whether the view has directories of CPUs, or nodes.
 fn has_numbered(root: BorrowedFd<'_>, dir: Dir) -> bool {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY;
@@ -283,10 +231,7 @@ fn copy(root: BorrowedFd<'_>, entry: Entry, maker: Maker) -> Result<Option<Owned
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
         file => file.map_err(Failure::at(Step::Open))?,
     };
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_EMPTY_PATH;
-    let clone = open_tree(&file, "", flags).map_err(Failure::at(Step::Clone))?;
+    let clone = clone_mount(&file).map_err(Failure::at(Step::Clone))?;
     let mut set = MountAttrFlags::MOUNT_ATTR_NOSUID
         | MountAttrFlags::MOUNT_ATTR_NODEV
         | MountAttrFlags::MOUNT_ATTR_NOEXEC;

@@ -38,11 +38,6 @@ pub(crate) struct Word {
 impl Word {
     const LENGTH: usize = 12;
 
-    /// Why, if it is about something that failed.
-    pub(crate) fn error(self) -> io::Error {
-        io::Error::from_raw_os_error(self.errno)
-    }
-
     fn to_bytes(self) -> [u8; Word::LENGTH] {
         let mut bytes = [0; Word::LENGTH];
         let words = [self.index.to_ne_bytes(), self.kind.to_ne_bytes(), self.errno.to_ne_bytes()];

@@ -14,7 +14,8 @@ use crate::{
     mounts::{CGVIEW, Mount, Table},
     namespaces::{Namespace, Process},
     probe::{PATIENCE, open_mount},
-    swap::{self, Job, Said, Step},
+    step::Step,
+    swap::{self, Job, Said},
 };
 
 /// How many mounts one helper replaces: each takes a descriptor.
@@ -107,13 +108,8 @@ pub enum Outcome {
 #[non_exhaustive]
 pub enum Failure {
     /// The kernel, or the live view, refused.
-    #[error("cannot {step}")]
-    Step {
-        /// What was being done.
-        step: Step,
-        /// What the kernel said.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Step(#[from] crate::Failure),
     /// It shows other owners than its file system has, by a mapping that the kernel does not tell.
     #[error("cannot make another idmapped mount like it; mount it again")]
     Idmapped,
@@ -250,14 +246,10 @@ fn outcome(said: Said) -> Outcome {
     match said {
         Said::Swapped => Outcome::Swapped,
         Said::Covered => Outcome::Covered,
-        Said::Failed(Step::Find, errno)
-            if [Errno::STALE, Errno::NOENT].map(Errno::raw_os_error).contains(&errno) =>
-        {
+        Said::Failed(crate::Failure { step: Step::Find, errno: Errno::STALE | Errno::NOENT }) => {
             Outcome::Gone
         }
-        Said::Failed(step, errno) => {
-            Outcome::Failed(Failure::Step { step, source: io::Error::from_raw_os_error(errno) })
-        }
+        Said::Failed(failure) => Outcome::Failed(failure.into()),
     }
 }
 

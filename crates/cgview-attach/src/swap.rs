@@ -14,7 +14,7 @@
 //! In no order is the file beneath, which is the host's, ever seen.
 
 use std::{
-    fmt, io,
+    io,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
     path::Path,
     sync::OnceLock,
@@ -24,18 +24,19 @@ use rustix::{
     fs::{CWD, Mode, OFlags, ResolveFlags, openat2},
     io::Errno,
     mount::{
-        MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
-        move_mount, open_tree, unmount,
+        MountAttrFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags, move_mount, unmount,
     },
     process::fchdir,
     thread::{LinkNameSpaceType, move_into_link_name_space},
 };
 
 use crate::{
+    bind::clone_mount,
     helper::{Helper, Teller},
     mounts::{Mount, Propagation, relative},
     namespaces::Namespace,
     probe::open_mount,
+    step::{Failure, Step},
     sys::mount_setattr,
 };
 
@@ -48,62 +49,12 @@ pub(crate) struct Job<'a> {
     pub(crate) beneath: Option<&'a Mount>,
 }
 
-/// What was being done when a mount could not be replaced.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum Step {
-    /// Opening the same file in the live view.
-    Open,
-    /// Cloning the live mount.
-    Clone,
-    /// Giving the clone the attributes of the dead mount (since Linux 5.12).
-    Attributes,
-    /// Entering the mount namespace.
-    Enter,
-    /// Finding the dead mount.
-    Find,
-    /// Putting the clone in its place.
-    Attach,
-    /// Unmounting the dead mount, with the new one in its place already.
-    Unmount,
-}
-
-impl Step {
-    const ALL: [Step; 7] = [
-        Step::Open,
-        Step::Clone,
-        Step::Attributes,
-        Step::Enter,
-        Step::Find,
-        Step::Attach,
-        Step::Unmount,
-    ];
-
-    fn number(self) -> u32 {
-        Step::ALL.iter().zip(0..).find(|(step, _)| **step == self).map_or(u32::MAX, |(_, n)| n)
-    }
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Step::Open => "find this file in the live view",
-            Step::Clone => "clone the live mount",
-            Step::Attributes => "set the attributes of the new mount",
-            Step::Enter => "enter the mount namespace",
-            Step::Find => "find the dead mount",
-            Step::Attach => "put the new mount in its place",
-            Step::Unmount => "unmount the dead mount",
-        })
-    }
-}
-
 /// What became of a mount.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Said {
     Swapped,
     Covered,
-    Failed(Step, i32),
+    Failed(Failure),
 }
 
 const SWAPPED: u32 = 100;
@@ -116,8 +67,8 @@ pub(crate) fn heard(helper: &Helper) -> impl Iterator<Item = (usize, Said)> {
             SWAPPED => Said::Swapped,
             COVERED => Said::Covered,
             number => {
-                let step = Step::ALL.get(usize::try_from(number).ok()?)?;
-                Said::Failed(*step, word.error().raw_os_error()?)
+                let errno = Errno::from_raw_os_error(word.errno);
+                Said::Failed(Failure { step: Step::numbered(number)?, errno })
             }
         };
         Some((usize::try_from(word.index).ok()?, said))
@@ -154,18 +105,18 @@ fn run(
     let entered = entered.and_then(|()| fchdir(proc));
     for ((job, clone), index) in jobs.iter().zip(clones).zip(0..) {
         let result = clone.and_then(|clone| {
-            entered.map_err(|errno| (Step::Enter, errno))?;
+            entered.map_err(Failure::at(Step::Enter))?;
             place(namespace.root(), job, &clone)
         });
         match result {
             Ok(kind) => teller.tell(index, kind, Ok(())),
-            Err((step, errno)) => teller.tell(index, step.number(), Err(errno)),
+            Err(Failure { step, errno }) => teller.tell(index, step.number(), Err(errno)),
         }
     }
 }
 
 /// A mount of the same file of the live view, like the dead one in all else.
-fn clone(live: BorrowedFd<'_>, dead: &Mount) -> Result<OwnedFd, (Step, Errno)> {
+fn clone(live: BorrowedFd<'_>, dead: &Mount) -> Result<OwnedFd, Failure> {
     let path = relative(&dead.root);
     let path = if path == Path::new("") { Path::new(".") } else { path };
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -174,12 +125,9 @@ fn clone(live: BorrowedFd<'_>, dead: &Mount) -> Result<OwnedFd, (Step, Errno)> {
         | ResolveFlags::NO_XDEV
         | ResolveFlags::NO_SYMLINKS
         | ResolveFlags::NO_MAGICLINKS;
-    let file =
-        openat2(live, path, flags, Mode::empty(), resolve).map_err(|errno| (Step::Open, errno))?;
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_EMPTY_PATH;
-    let clone = open_tree(&file, "", flags).map_err(|errno| (Step::Clone, errno))?;
+    let file = openat2(live, path, flags, Mode::empty(), resolve);
+    let file = file.map_err(Failure::at(Step::Open))?;
+    let clone = clone_mount(&file).map_err(Failure::at(Step::Clone))?;
     let all = MountAttrFlags::MOUNT_ATTR_RDONLY
         | MountAttrFlags::MOUNT_ATTR_NOSUID
         | MountAttrFlags::MOUNT_ATTR_NODEV
@@ -191,7 +139,7 @@ fn clone(live: BorrowedFd<'_>, dead: &Mount) -> Result<OwnedFd, (Step, Errno)> {
     let none = MountAttrFlags::empty();
     mount_setattr(&clone, dead.attributes, all, first)
         .and_then(|()| if second == 0 { Ok(()) } else { mount_setattr(&clone, none, none, second) })
-        .map_err(|errno| (Step::Attributes, errno))?;
+        .map_err(Failure::at(Step::Attributes))?;
     Ok(clone)
 }
 
@@ -219,15 +167,12 @@ const MOVE: MoveMountFlags =
     MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH.union(MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH);
 
 /// Puts a clone in the place of a mount. Called within the namespace.
-fn place(root: BorrowedFd<'_>, job: &Job<'_>, clone: &OwnedFd) -> Result<u32, (Step, Errno)> {
+fn place(root: BorrowedFd<'_>, job: &Job<'_>, clone: &OwnedFd) -> Result<u32, Failure> {
     let find = |mount: &Mount| {
-        open_mount(root, &mount.mountpoint, mount.id, mount.device)
-            .map_err(|errno| (Step::Find, errno))
+        open_mount(root, &mount.mountpoint, mount.id, mount.device).map_err(Failure::at(Step::Find))
     };
     let on = |target: &OwnedFd| {
-        move_mount(clone, "", target, "", MOVE)
-            .map(|()| COVERED)
-            .map_err(|errno| (Step::Attach, errno))
+        move_mount(clone, "", target, "", MOVE).map(|()| COVERED).map_err(Failure::at(Step::Attach))
     };
     let dead = find(job.mount)?;
     let refused = if has_beneath() {
@@ -236,19 +181,19 @@ fn place(root: BorrowedFd<'_>, job: &Job<'_>, clone: &OwnedFd) -> Result<u32, (S
         Err(Errno::INVAL)
     };
     match refused {
-        Ok(()) => detach(&dead).map(|()| SWAPPED).map_err(|errno| (Step::Unmount, errno)),
+        Ok(()) => unmount_found(&dead).map(|()| SWAPPED).map_err(Failure::at(Step::Unmount)),
         Err(Errno::INVAL) => match job.beneath {
             // What is seen now is dead too, and not the host's.
-            Some(beneath) if detach(&dead).is_ok() => on(&find(beneath)?),
+            Some(beneath) if unmount_found(&dead).is_ok() => on(&find(beneath)?),
             _ => on(&dead),
         },
-        Err(errno) => Err((Step::Attach, errno)),
+        Err(errno) => Err(Failure { step: Step::Attach, errno }),
     }
 }
 
 /// Unmounts what a descriptor stands for, although files of it may be open. The working directory is a
 /// `/proc`.
-fn detach(mount: &OwnedFd) -> Result<(), Errno> {
+pub(crate) fn unmount_found(mount: &OwnedFd) -> Result<(), Errno> {
     unmount(format!("self/fd/{}", mount.as_raw_fd()), UnmountFlags::DETACH)
 }
 
@@ -266,13 +211,6 @@ pub(crate) fn has_beneath() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn steps_have_numbers() {
-        for step in Step::ALL {
-            assert_eq!(Step::ALL[step.number() as usize], step);
-        }
-    }
 
     #[test]
     fn propagation_is_taken_over() {
