@@ -18,8 +18,11 @@ use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 pub(crate) struct Slot {
     /// When the system call began that it is in, on the monotonic clock in nanoseconds; 0 if it is in none.
     began: AtomicU64,
-    /// How long its longest one took, in nanoseconds.
+    /// Which [`Call`] that is.
+    current: AtomicU32,
+    /// How long its longest one took, in nanoseconds, and which [`Call`] it was.
     longest: AtomicU64,
+    longest_call: AtomicU32,
     pub(crate) calls: AtomicU64,
     pub(crate) texts: AtomicU64,
     /// Calls that ended with `ECONNABORTED`.
@@ -32,6 +35,34 @@ pub(crate) struct Slot {
     pub(crate) back: AtomicU64,
     /// 1 once it reads, 2 once it has ended.
     pub(crate) state: AtomicU32,
+}
+
+/// What a reader asks for.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Call {
+    #[default]
+    Open,
+    Read,
+    List,
+    Stat,
+}
+
+impl Call {
+    fn of(number: u32) -> Call {
+        [Call::Read, Call::List, Call::Stat]
+            .into_iter()
+            .find(|call| *call as u32 == number)
+            .unwrap_or_default()
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Call::Open => "open",
+            Call::Read => "read",
+            Call::List => "list",
+            Call::Stat => "stat",
+        }
+    }
 }
 
 /// The readers' numbers, and what they are to do.
@@ -97,8 +128,12 @@ impl Board {
             totals.back += slot.back.load(Relaxed);
             let began = slot.began.load(Relaxed);
             let current = if began == 0 { 0 } else { now.saturating_sub(began) };
-            let longest = slot.longest.load(Relaxed).max(current);
-            totals.longest = totals.longest.max(Duration::from_nanos(longest));
+            let current = (current, slot.current.load(Relaxed));
+            let longest =
+                current.max((slot.longest.load(Relaxed), slot.longest_call.load(Relaxed)));
+            let longest = (Duration::from_nanos(longest.0), Call::of(longest.1));
+            (totals.longest, totals.longest_call) =
+                longest.max((totals.longest, totals.longest_call));
         }
         totals
     }
@@ -120,11 +155,19 @@ impl Drop for Board {
 
 impl Slot {
     /// Makes a system call, and writes down how long it took.
-    pub(crate) fn call<T>(&self, call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    pub(crate) fn call<T>(
+        &self,
+        kind: Call,
+        call: impl FnOnce() -> io::Result<T>,
+    ) -> io::Result<T> {
         let began = now();
+        self.current.store(kind as u32, Relaxed);
         self.began.store(began, Relaxed);
         let result = call();
-        self.longest.fetch_max(now().saturating_sub(began), Relaxed);
+        let took = now().saturating_sub(began);
+        if took > self.longest.fetch_max(took, Relaxed) {
+            self.longest_call.store(kind as u32, Relaxed);
+        }
         self.began.store(0, Relaxed);
         self.calls.fetch_add(1, Relaxed);
         result
@@ -157,16 +200,20 @@ pub struct Totals {
     pub back: u64,
     /// The longest call, also one that has not ended.
     pub longest: Duration,
+    /// What that one was.
+    longest_call: Call,
 }
 
 impl std::fmt::Display for Totals {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Totals { readers, calls, texts, aborted, failed, wrong, back, longest } = self;
+        let Totals { readers, calls, texts, aborted, failed, wrong, back, longest, longest_call } =
+            self;
         write!(
             f,
             "{readers} readers, {calls} calls, {texts} texts, {failed} failed, {aborted} aborted, \
-             {wrong} wrong texts, {back} went back, longest call {} ms",
-            longest.as_millis()
+             {wrong} wrong texts, {back} went back, longest call {} ms ({})",
+            longest.as_millis(),
+            longest_call.name()
         )
     }
 }

@@ -205,9 +205,9 @@ impl Load {
         });
     }
 
-    /// Ends the readers, and tells what they saw. If one hangs, the mount is given up, so that it can end,
+    /// Ends the readers, and tells what they saw and what they complained of. If one hangs, the mount is given up, so that it can end,
     /// and the test fails.
-    pub fn finish(mut self, daemon: &Daemon) -> Totals {
+    pub fn finish(mut self, daemon: &Daemon) -> (Totals, String) {
         self.board.end();
         let end = Instant::now() + PATIENCE;
         while !self.has_state(2) && Instant::now() < end {
@@ -219,8 +219,9 @@ impl Load {
             daemon.abort_connection();
         }
         self.containers.clear();
-        assert_eq!(hung, 0, "readers hang: {totals}\n{}\n{}", self.complaints(), daemon.log());
-        totals
+        let complaints = self.complaints();
+        assert_eq!(hung, 0, "readers hang: {totals}\n{complaints}\n{}", daemon.log());
+        (totals, complaints)
     }
 }
 

@@ -15,7 +15,7 @@ use fastrand::Rng;
 use rustix::io::Errno;
 
 use crate::{
-    board::{Board, Slot},
+    board::{Board, Call, Slot},
     container::Files,
     texts::{Checker, Wrong},
 };
@@ -99,13 +99,13 @@ impl Reader<'_> {
     fn read_opened(&mut self, file: &str) {
         let path = self.path(file);
         let slot = self.slot;
-        let opened = slot.call(|| File::open(&path));
+        let opened = slot.call(Call::Open, || File::open(&path));
         let Some(mut opened) = self.done(file, "open", opened) else { return };
         if self.kept.len() < KEPT && self.rng.u32(0..4) == 0 {
             let clone = opened.try_clone().unwrap();
             self.kept.push_back((file.to_owned(), clone));
         }
-        let text = self.read_all(file, |buffer, _| slot.call(|| opened.read(buffer)));
+        let text = self.read_all(file, |buffer, _| slot.call(Call::Read, || opened.read(buffer)));
         self.judge(file, text);
     }
 
@@ -113,8 +113,9 @@ impl Reader<'_> {
     fn read_kept(&mut self) {
         let Some((file, kept)) = self.kept.pop_front() else { return };
         let slot = self.slot;
-        let text =
-            self.read_all(&file, |buffer, offset| slot.call(|| kept.read_at(buffer, offset)));
+        let text = self.read_all(&file, |buffer, offset| {
+            slot.call(Call::Read, || kept.read_at(buffer, offset))
+        });
         let is_good = text.is_some();
         self.judge(&file, text);
         // A descriptor of a dead connection stays dead.
@@ -155,7 +156,7 @@ impl Reader<'_> {
             }
             Ok(count)
         };
-        let listed = self.slot.call(list);
+        let listed = self.slot.call(Call::List, list);
         if let Some(count) = self.done(CPUS, "list", listed) {
             let judgement = self.checker.check_cpus(count);
             self.count(CPUS, judgement, &[]);
@@ -165,7 +166,7 @@ impl Reader<'_> {
     fn stat(&mut self) {
         let file = self.file();
         let path = self.path(&file);
-        let result = self.slot.call(|| fs::metadata(&path));
+        let result = self.slot.call(Call::Stat, || fs::metadata(&path));
         self.done(&file, "stat", result);
     }
 

@@ -30,8 +30,7 @@ fn light() -> Shape {
 
 /// Ends a load that nothing may have gone wrong for.
 fn finish(load: Load, daemon: &Daemon) {
-    let complaints = load.complaints();
-    let totals = load.finish(daemon);
+    let (totals, complaints) = load.finish(daemon);
     println!("{totals}");
     assert_eq!(
         (totals.failed, totals.aborted, totals.wrong, totals.back),

@@ -40,8 +40,7 @@ fn is_given_up(how: &str) {
     });
     assert_eq!(fatal.wait(), 0, "{}", daemon.log());
     load.all_read();
-    let complaints = load.complaints();
-    let totals = load.finish(&daemon);
+    let (totals, complaints) = load.finish(&daemon);
     let log = daemon.log().split_off(begun);
     let deaths = log.matches("took over from a worker that was ended by ").count();
     println!("{deaths} workers crashed; {totals}");

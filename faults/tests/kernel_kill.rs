@@ -76,8 +76,7 @@ impl Scene {
         // Each gets an answer of the last worker, too.
         load.all_read();
         let stall = stalls.longest();
-        let complaints = load.complaints();
-        let totals = load.finish(&daemon);
+        let (totals, complaints) = load.finish(&daemon);
         println!(
             "{struck}; {totals}; before, the longest call took {} ms; the machine's own longest stall {} ms",
             calm.as_millis(),
@@ -268,8 +267,7 @@ fn a_worker_that_cannot_die_is_replaced() {
     freezer.thaw();
     eventually("it ends at last", || freezer.is_empty());
     load.all_read();
-    let complaints = load.complaints();
-    let totals = load.finish(&daemon);
+    let (totals, complaints) = load.finish(&daemon);
     println!("{totals}");
     assert!(frozen, "it was killed: {}", daemon.log());
     assert_eq!((totals.failed, totals.wrong, totals.back), (0, 0, 0), "{complaints}");

@@ -55,8 +55,7 @@ fn a_daemon_that_is_lost_is_made_good() {
             break;
         }
     }
-    let complaints = load.complaints();
-    let totals = load.finish(&daemon);
+    let (totals, complaints) = load.finish(&daemon);
     println!("{count} losses, of {} ms at most; {totals}", longest.as_millis());
     // An error, but never another's text, and no counter that is less than the daemon of before had told.
     assert_eq!((totals.wrong, totals.back), (0, 0), "{complaints}");

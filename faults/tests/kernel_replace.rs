@@ -43,8 +43,7 @@ fn an_upgrade_and_a_downgrade_are_not_noticed() {
         thread::sleep(Duration::from_millis(200));
     }
     load.all_read();
-    let complaints = load.complaints();
-    let totals = load.finish(&daemon);
+    let (totals, complaints) = load.finish(&daemon);
     println!("{count} hand-overs, of {} ms at most; {totals}", longest.as_millis());
     assert_eq!(
         (totals.failed, totals.wrong, totals.back),
@@ -76,8 +75,7 @@ fn a_version_that_cannot_read_the_ledger_changes_nothing() {
     assert!(said.contains("cannot take over from the keeper of "), "{said}");
     assert!(said.contains("the ledger has an unknown layout"), "{said}");
     load.all_read();
-    let complaints = load.complaints();
-    let totals = load.finish(&daemon);
+    let (totals, complaints) = load.finish(&daemon);
     assert_eq!((totals.failed, totals.wrong, totals.back), (0, 0, 0), "{complaints}");
     let most = if kernel_is_at_least(6, 9) { 0 } else { totals.readers as u64 };
     assert!(totals.aborted <= most, "{complaints}");

@@ -41,8 +41,7 @@ fn what_it_holds_does_not_grow() {
     }
     let keeper_at_last = Resources::of(keeper).unwrap();
     let calls = load.totals().calls;
-    let complaints = load.complaints();
-    let totals = load.finish(&daemon);
+    let (totals, complaints) = load.finish(&daemon);
 
     println!("idle: {idle}");
     for (time, resources) in samples.iter().step_by(8).skip(1).chain(samples.last()) {

@@ -147,6 +147,9 @@ pub(crate) fn resend(device: &OwnedFd) -> Result<(), Errno> {
 pub(super) fn agree(which: Which, config: &mut KernelConfig) {
     // Refused only where fuser's own bound is lower, and then that one stays.
     let _ = config.set_max_write(MAX_REQUEST);
+    // Without it the kernel has one of all containers at a time look up a name in a directory, or list it
+    // (`fuse_lock_inode()`), and the others cannot even be killed meanwhile. Linux 4.7 has it.
+    let _ = config.add_capabilities(InitFlags::FUSE_PARALLEL_DIROPS);
     if which == Which::ById {
         // Another time of change is another text. Whatever has FUSE at all has it.
         let _ = config.add_capabilities(InitFlags::FUSE_AUTO_INVAL_DATA);
