@@ -6,7 +6,7 @@ mod daemon;
 
 use std::{
     fs::{self, File},
-    io::{self, Read as _, Seek as _, SeekFrom},
+    io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     os::unix::{fs::FileExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, Command},
@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cgview_testkit::{Tree, kernel_is_at_least};
+use cgview_testkit::{Spawn, Tree, kernel_is_at_least};
 use daemon::{Daemon, eventually};
 use rustix::{
     io::Errno,
@@ -286,6 +286,62 @@ fn a_worker_that_hangs_is_replaced() {
         Err(error) => judge(&[error], 1, 1),
     }
     assert!(fs::read_to_string(daemon.path("proc/meminfo")).unwrap().starts_with("MemTotal:"));
+}
+
+/// The state of a process, as `ps` shows it; `None` if there is none.
+fn state(pid: u32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ").unwrap().1.chars().next()
+}
+
+/// Whether a process waits, and does not run.
+fn waits(pid: u32) -> bool {
+    matches!(state(pid), Some('S' | 'D'))
+}
+
+/// Processes that were stopped; they go on when it is dropped.
+struct Stopped([u32; 2]);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|pid| send(*pid, Signal::CONT));
+    }
+}
+
+// A name that was never looked up is looked up under a lock of its directory, unless the kernel was told that it need
+// not be (`fuse_lock_inode()`): then it is one reader of all containers at a time, and nothing ends those behind it.
+#[test]
+fn readers_of_one_directory_do_not_wait_for_each_other() {
+    if !Daemon::is_possible() {
+        return;
+    }
+    let daemon = Daemon::start(&[]);
+    let cpus = daemon.path("sys/devices/system/cpu");
+    assert!(cpus.join("online").exists());
+    // Nobody answers, and nobody does anything about it.
+    let stopped = Stopped([daemon.pid(), worker(&daemon)]);
+    stopped.0.iter().for_each(|pid| send(*pid, Signal::STOP));
+    eventually("the daemon stands", || stopped.0.iter().all(|pid| state(*pid) == Some('T')));
+    let looks = ["cpu0", "cpu1"].map(|name| {
+        let path = cpus.join(name);
+        let (mut told, tells) = io::pipe().unwrap();
+        let look = Spawn::new().run(move || {
+            let mut tells = tells;
+            tells.write_all(&[1]).unwrap();
+            i32::from(fs::metadata(path).is_err())
+        });
+        told.read_exact(&mut [0]).unwrap();
+        eventually("it waits", || waits(look.pid()));
+        look
+    });
+    let [first, second] = looks;
+    // If this fails, it goes on before the readers are waited for.
+    let stopped = stopped;
+    send(second.pid(), Signal::KILL);
+    eventually("it is killed", || matches!(state(second.pid()), None | Some('Z')));
+    assert!(waits(first.pid()));
+    drop(stopped);
+    assert_eq!(first.wait(), 0);
 }
 
 #[test]
