@@ -19,7 +19,11 @@ use cgview_host::{Caller, ContainerId, Host, KeptCaller, Result};
 use parking_lot::{Mutex, RwLock};
 use rustix::io::Errno;
 
-use crate::{metrics::CacheCounters, settings::ViewSettings};
+use crate::{
+    metrics::CacheCounters,
+    settings::ViewSettings,
+    told::{Fetched, Told, Turn},
+};
 
 /// What the kernel is being asked right now, and since when.
 ///
@@ -253,7 +257,7 @@ thread_local! {
 /// Files of the host, as text.
 #[derive(Debug, Default)]
 pub(crate) struct HostTexts {
-    texts: RwLock<HashMap<Box<str>, FetchedText>>,
+    texts: RwLock<HashMap<Box<str>, ToldText>>,
     facts: RwLock<Option<Fetched<Arc<HostFacts>>>>,
     cpuinfo: RwLock<Option<Outlined>>,
     flights: Flights<Box<str>>,
@@ -283,20 +287,8 @@ const CPUINFO: File = File::Proc(ProcFile::Cpuinfo);
 /// What the facts are called among files.
 const FACTS: &str = "/sys/devices/system";
 
-/// What the kernel said, and when it was asked.
-#[derive(Clone, Debug)]
-pub(crate) struct Fetched<T> {
-    pub(crate) at: Instant,
-    pub(crate) value: T,
-}
-
 pub(crate) type FetchedText = Fetched<Arc<[u8]>>;
-
-impl<T> Fetched<T> {
-    pub(crate) fn is_fresh(&self, freshness: Duration) -> bool {
-        self.at.elapsed() < freshness
-    }
-}
+type ToldText = Told<Arc<[u8]>>;
 
 /// How many files of the host are kept: those of the CPUs and nodes of any but the largest machines.
 const MOST_TEXTS: usize = 4096;
@@ -317,39 +309,58 @@ impl HostTexts {
         settings: &ViewSettings,
         counters: &CacheCounters,
     ) -> Result<FetchedText> {
-        let freshness = settings.freshness;
-        if let Some(known) = self.texts.read().get(path).filter(|known| known.is_fresh(freshness)) {
-            counters.hits.inc();
-            return Ok(known.clone());
-        }
-        self.check_flights(path, settings, || self.texts.read().contains_key(path))?;
-        counters.misses.inc();
-        let mut text = TEXT.take();
-        let fetched = self.fetch(host, (file, path), &mut text);
-        TEXT.set(text);
-        let fetched = match fetched? {
-            (fetched, Ok(())) => fetched,
-            (fetched, Err(_)) if any => return Ok(fetched),
-            (_, Err(source)) => {
-                return Err(cgview_host::Error::Parse { path: path.into(), source });
+        let asked = Instant::now();
+        loop {
+            if let Some(known) = self.stale(path).filter(|known| known.is_fresh(settings.freshness))
+            {
+                counters.hits.inc();
+                return Ok(known);
             }
-        };
-        let at = fetched.at;
+            self.check_flights(path, settings, || self.texts.read().contains_key(path))?;
+            counters.misses.inc();
+            let mut text = TEXT.take();
+            let fetched = self.fetch(host, (file, path), &mut text);
+            TEXT.set(text);
+            let fetched = match fetched? {
+                (fetched, Ok(())) => fetched,
+                (fetched, Err(_)) if any => return Ok(fetched),
+                (_, Err(source)) => {
+                    return Err(cgview_host::Error::Parse { path: path.into(), source });
+                }
+            };
+            if let Some(told) = self.tell(path, fetched, asked, settings.freshness) {
+                return Ok(told);
+            }
+        }
+    }
+
+    /// Tells what was read of a file, or what was told meanwhile. `None` if that is too old for whoever `asked` then.
+    fn tell(
+        &self,
+        path: &str,
+        fetched: FetchedText,
+        asked: Instant,
+        freshness: Duration,
+    ) -> Option<FetchedText> {
         let mut texts = self.texts.write();
-        match texts.get_mut(path) {
-            // Somebody who asked later was answered sooner, and has told it.
-            Some(place) if place.at > at => return Ok(place.clone()),
-            Some(place) => place.clone_from(&fetched),
-            None => {
-                if texts.len() >= MOST_TEXTS {
-                    texts.retain(|_, known| known.is_fresh(freshness));
-                }
-                if texts.len() < MOST_TEXTS {
-                    texts.insert(path.into(), fetched.clone());
-                }
-            }
+        let turn = texts.get(path).map(|told| told.turn(fetched.at, asked.checked_sub(freshness)));
+        match turn {
+            Some(Turn::Other(other)) => return Some(other),
+            Some(Turn::Again) => return None,
+            Some(Turn::Own) | None => {}
         }
-        Ok(fetched)
+        let told = Told::from(Instant::now(), fetched.clone());
+        if let Some(place) = texts.get_mut(path) {
+            *place = told;
+            return Some(fetched);
+        }
+        if texts.len() >= MOST_TEXTS {
+            texts.retain(|_, known| known.fetched.is_fresh(freshness));
+        }
+        if texts.len() < MOST_TEXTS {
+            texts.insert(path.into(), told);
+        }
+        Some(fetched)
     }
 
     /// Reads a file, and says whether it may be one. A text that did not change is the one of before.
@@ -376,7 +387,7 @@ impl HostTexts {
 
     /// The text of a file as it was read last.
     pub(crate) fn stale(&self, path: &str) -> Option<FetchedText> {
-        self.texts.read().get(path).cloned()
+        self.texts.read().get(path).map(|told| told.fetched.clone())
     }
 
     /// `/proc/cpuinfo` of a host whose CPUs are `online`, with its outline.

@@ -34,6 +34,7 @@ mod spawn;
 pub mod state;
 pub mod succession;
 mod tenant;
+mod told;
 pub mod triggers;
 pub mod upkeep;
 

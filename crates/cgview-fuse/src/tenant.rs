@@ -24,10 +24,11 @@ use parking_lot::Mutex;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::{
-    cache::{Fetched, Flights, slow},
+    cache::{Flights, slow},
     metrics::Metrics,
     settings::ViewSettings,
     state::{Saved, SavedLoad},
+    told::{Fetched, Told, Turn},
 };
 
 /// A container, and what is kept of it between reads.
@@ -48,7 +49,7 @@ pub(crate) struct Tenant {
 #[derive(Debug)]
 struct Sample {
     parts: Parts,
-    fetched: Fetched<Arc<Snapshot>>,
+    told: Told<Arc<Snapshot>>,
 }
 
 /// The CPU view, and how often it has changed.
@@ -71,6 +72,8 @@ pub(crate) struct Rendered {
 struct Rendering {
     what: Rendered,
     text: Fetched<Arc<[u8]>>,
+    /// When the container's numbers and the host's were new.
+    made_of: [Instant; 2],
     /// Of the CPU view that it was made from, if it was.
     version: Option<u64>,
 }
@@ -198,48 +201,69 @@ impl Tenant {
         settings: &ViewSettings,
         metrics: &Metrics,
     ) -> Result<Fetched<Arc<Snapshot>>> {
-        let freshness = settings.freshness;
-        let known = self
-            .samples
-            .lock()
-            .iter()
-            .find(|sample| sample.parts.contain(parts) && sample.fetched.is_fresh(freshness))
-            .map(|sample| sample.fetched.clone());
-        if let Some(fetched) = known {
-            metrics.samples.hits.inc();
-            return Ok(fetched);
+        let asked = Instant::now();
+        loop {
+            if let Some(known) = self.known(parts, |known| known.is_fresh(settings.freshness)) {
+                metrics.samples.hits.inc();
+                return Ok(known);
+            }
+            // What shares a part with it shares a file that hangs.
+            let shares = |other: &Parts| other.without(parts) != *other;
+            if self.flights.are_slow(settings.slow(), shares) && self.stale(parts).is_some() {
+                return Err(slow(self.container.path()));
+            }
+            metrics.samples.misses.inc();
+            let at = Instant::now();
+            let flight = self.flights.start(parts);
+            let mut snapshot = Snapshot::default();
+            self.container.sample(host, parts.without(Parts::TASKS), &mut snapshot)?;
+            if parts.contain(Parts::TASKS) {
+                snapshot.tasks = Some(self.tasks(host, settings.freshness, metrics)?);
+            }
+            drop(flight);
+            let fetched = Fetched { at, value: Arc::new(snapshot) };
+            let mut samples = self.samples.lock();
+            let oldest = asked.checked_sub(settings.freshness);
+            let known = samples.iter().find(|sample| sample.parts == parts);
+            match known.map_or(Turn::Own, |known| known.told.turn(at, oldest)) {
+                Turn::Own => {
+                    tell(&mut samples, parts, &fetched);
+                    return Ok(fetched);
+                }
+                Turn::Other(other) => return Ok(other),
+                Turn::Again => {}
+            }
         }
-        // What shares a part with it shares a file that hangs.
-        let shares = |other: &Parts| other.without(parts) != *other;
-        if self.flights.are_slow(settings.slow(), shares) && self.stale(parts).is_some() {
-            return Err(slow(self.container.path()));
-        }
-        metrics.samples.misses.inc();
-        let at = Instant::now();
-        let flight = self.flights.start(parts);
-        let mut snapshot = Snapshot::default();
-        self.container.sample(host, parts.without(Parts::TASKS), &mut snapshot)?;
-        if parts.contain(Parts::TASKS) {
-            snapshot.tasks = Some(self.tasks(host, freshness, metrics)?);
-        }
-        drop(flight);
-        let fetched = Fetched { at, value: Arc::new(snapshot) };
-        let mut samples = self.samples.lock();
-        match samples.iter_mut().find(|sample| sample.parts == parts) {
-            // Somebody who asked later was answered sooner, and has told it.
-            Some(place) if place.fetched.at > at => return Ok(place.fetched.clone()),
-            Some(place) => place.fetched.clone_from(&fetched),
-            // There are no more than files have different needs: `File::parts`.
-            None => samples.push(Sample { parts, fetched: fetched.clone() }),
-        }
-        Ok(fetched)
     }
 
     /// The newest snapshot with `parts` in it, of whatever age.
     pub(crate) fn stale(&self, parts: Parts) -> Option<Fetched<Arc<Snapshot>>> {
-        let samples = self.samples.lock();
-        let fitting = samples.iter().filter(|sample| sample.parts.contain(parts));
-        fitting.map(|sample| &sample.fetched).max_by_key(|fetched| fetched.at).cloned()
+        self.known(parts, |_| true)
+    }
+
+    /// The newest snapshot with `parts` in it that may be told of them, if it will do.
+    fn known(
+        &self,
+        parts: Parts,
+        will_do: impl Fn(&Fetched<Arc<Snapshot>>) -> bool,
+    ) -> Option<Fetched<Arc<Snapshot>>> {
+        let mut samples = self.samples.lock();
+        let own = samples.iter().find(|sample| sample.parts == parts);
+        // One with other parts in it may have been read at the same time as these, in any order.
+        let may_be_told = |other: &&Sample| {
+            other.parts.contain(parts)
+                && own.is_none_or(|own| own.told.is_before(other.told.fetched.at))
+        };
+        let others = samples.iter().filter(may_be_told);
+        let newest = others.chain(own).max_by_key(|sample| sample.told.fetched.at)?;
+        let fetched = newest.told.fetched.clone();
+        if !will_do(&fetched) {
+            return None;
+        }
+        if newest.parts != parts {
+            tell(&mut samples, parts, &fetched);
+        }
+        Some(fetched)
     }
 
     /// The text of before, if all of its numbers are still as new as they have to be: rendered again, it would be
@@ -261,18 +285,30 @@ impl Tenant {
         version.is_none_or(|version| version == newest()).then_some(text)
     }
 
-    /// Keeps a text for whoever asks next; `version` is that of the CPU view, if it is made from that.
+    /// Keeps a text for whoever asks next, unless a newer one was told. It is made of numbers of the container and of
+    /// the host, which were new then; `version` is that of the CPU view, if it is made from that.
     pub(crate) fn keep_rendered(
         &self,
         what: Rendered,
         text: Fetched<Arc<[u8]>>,
+        made_of: [Instant; 2],
         version: Option<u64>,
     ) {
         let mut renderings = self.renderings.lock();
-        let rendering = Rendering { what, text, version };
-        match renderings.iter_mut().find(|known| known.what == what) {
-            Some(place) if place.text.at > rendering.text.at => {}
-            Some(place) => *place = rendering,
+        let rendering = Rendering { what, text, made_of, version };
+        let place = renderings.iter().position(|known| known.what == what);
+        match place.and_then(|place| Some((place, renderings.get_mut(place)?))) {
+            Some((place, known)) => {
+                let is = |order: fn(&Instant, &Instant) -> bool| {
+                    made_of.iter().zip(&known.made_of).all(|(own, known)| order(own, known))
+                };
+                if is(Instant::ge) {
+                    *known = rendering;
+                } else if !is(Instant::le) {
+                    // Each has a number that is newer than the other's, and both have been told.
+                    renderings.swap_remove(place);
+                }
+            }
             None => {
                 // Readers in time namespaces of their own, or a policy that was.
                 if renderings.len() >= MOST_RENDERINGS {
@@ -397,6 +433,16 @@ impl Tenant {
     /// Whether a reader asked for its load within `time`.
     pub(crate) fn load_asked_within(&self, time: Duration) -> bool {
         self.load.lock().asked.is_some_and(|asked| asked.elapsed() < time)
+    }
+}
+
+/// Tells of `parts` from now on what is in that snapshot.
+fn tell(samples: &mut Vec<Sample>, parts: Parts, fetched: &Fetched<Arc<Snapshot>>) {
+    let told = Told::from(Instant::now(), fetched.clone());
+    match samples.iter_mut().find(|sample| sample.parts == parts) {
+        Some(place) => place.told = told,
+        // There are no more than files have different needs: `File::parts`.
+        None => samples.push(Sample { parts, told }),
     }
 }
 

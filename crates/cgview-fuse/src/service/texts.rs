@@ -17,10 +17,11 @@ use cgview_core::{
 
 use super::{Error, Explained, Service};
 use crate::{
-    cache::{Fetched, FetchedText},
+    cache::FetchedText,
     metrics::Outcome,
     settings::{OnError, ViewSettings},
     tenant::{Rendered, Tenant},
+    told::Fetched,
 };
 
 impl Service {
@@ -229,7 +230,8 @@ impl Service {
         let text = text?;
         if let Some(what) = what.filter(|_| text.len() <= LONGEST_RENDERING) {
             let at = ready.at.min(host.text.at);
-            tenant.keep_rendered(what, Fetched { at, value: Arc::clone(&text) }, version);
+            let made_of = [ready.sampled, host.text.at];
+            tenant.keep_rendered(what, Fetched { at, value: Arc::clone(&text) }, made_of, version);
         }
         Ok(text)
     }
@@ -463,7 +465,8 @@ pub(super) struct Prepared {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) cpus: CpuLimits,
     parts: Parts,
-    /// When the older one of facts and snapshot was new.
+    /// When the snapshot was new, and when the older one of facts and snapshot was.
+    sampled: Instant,
     at: Instant,
     /// For what does not depend on the CPU times.
     no_times: CpuView,
@@ -516,10 +519,20 @@ impl Prepared {
         snapshot: Fetched<Arc<Snapshot>>,
         parts: Parts,
     ) -> Prepared {
-        let at = facts.at.min(snapshot.at);
+        let sampled = snapshot.at;
+        let at = facts.at.min(sampled);
         let (facts, snapshot) = (facts.value, snapshot.value);
         let cpus = CpuLimits::of(&snapshot, &facts, &settings.policy);
-        Prepared { settings, facts, snapshot, cpus, parts, at, no_times: CpuView::default() }
+        Prepared {
+            settings,
+            facts,
+            snapshot,
+            cpus,
+            parts,
+            sampled,
+            at,
+            no_times: CpuView::default(),
+        }
     }
 
     /// A view for whoever asks which entries there are, and not what files say.
