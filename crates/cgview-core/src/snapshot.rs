@@ -169,7 +169,8 @@ pub struct MemoryStat {
     pub slab_reclaimable: Option<Bytes>,
     pub slab_unreclaimable: Option<Bytes>,
     pub slab: Option<Bytes>,
-    /// Counters of events, by the kernel's own names, in the kernel's order: `pgfault`, `pgscan`, ...
+    /// Counters of events, by the kernel's own names, in the kernel's order: `pgfault`, `pgscan`, ... There are some
+    /// fifty of them, so that they are there only where they were asked for.
     pub events: Vec<(String, u64)>,
 }
 

@@ -63,7 +63,7 @@ pub enum Error {
 pub struct Parts(u16);
 
 impl Parts {
-    /// [`Snapshot::memory`].
+    /// [`Snapshot::memory`], without [`MemoryStat::events`](crate::snapshot::MemoryStat::events).
     pub const MEMORY: Parts = Parts(1);
     /// [`Snapshot::cpu`], [`Snapshot::cpuset`]: what [`CpuLimits`] needs.
     pub const CPUS: Parts = Parts(2);
@@ -79,8 +79,10 @@ impl Parts {
     pub const TASKS: Parts = Parts(64);
     /// [`Snapshot::pressure`].
     pub const PRESSURE: Parts = Parts(128);
+    /// The events of the container's own level of [`Snapshot::memory`].
+    pub const EVENTS: Parts = Parts(256);
     /// The whole snapshot.
-    pub const ALL: Parts = Parts(255);
+    pub const ALL: Parts = Parts(511);
 
     /// Both together.
     #[must_use]
@@ -111,7 +113,7 @@ impl File {
                 ProcFile::Cpuinfo => Parts::CPUS,
                 ProcFile::Meminfo => Parts::MEMORY.and(Parts::HUGETLB).and(Parts::CPUS),
                 // The size of the cpuset's nodes bounds the memory.
-                ProcFile::Vmstat => Parts::MEMORY.and(Parts::CPUS),
+                ProcFile::Vmstat => Parts::MEMORY.and(Parts::EVENTS).and(Parts::CPUS),
                 ProcFile::Swaps | ProcFile::Slabinfo => Parts::MEMORY,
                 ProcFile::Diskstats | ProcFile::Partitions => Parts::IO,
                 ProcFile::PressureCpu

@@ -16,8 +16,8 @@ const RESERVE: u64 = 128;
 /// for each request costs ten times as much as all else.
 #[derive(Debug)]
 pub(crate) struct Budget {
-    /// For directories and files of cgroups.
-    pub(crate) files: Stock,
+    /// For directories of cgroups, and for their files.
+    cgroups: Stock,
     /// For those who ask.
     pub(crate) callers: Stock,
     /// For the inits of containers.
@@ -30,10 +30,11 @@ const OF_A_CALLER: usize = 3;
 
 /// A stock of descriptors that may be kept open between reads.
 ///
-/// A kept descriptor makes a read of a cgroup's file ten times as cheap, but there may be more cgroups
+/// A kept descriptor makes a read of a cgroup's file several times as cheap, but there may be more cgroups
 /// than descriptors. Without a token in hand a file is opened for each read.
 #[derive(Debug)]
 pub(crate) struct Stock {
+    most: usize,
     left: Arc<AtomicUsize>,
 }
 
@@ -56,11 +57,22 @@ impl Budget {
         let eighth = count / 8;
         let callers = 3 * eighth;
         Budget {
-            files: Stock::new(count - callers - 2 * eighth),
+            cgroups: Stock::new(count - callers - 2 * eighth),
             callers: Stock::new(callers),
             inits: Stock::new(2 * eighth),
             callers_in_all: callers / OF_A_CALLER,
         }
+    }
+
+    /// The right to keep a cgroup's directory open.
+    pub(crate) fn dir(&self) -> Option<Token> {
+        self.cgroups.take(1)
+    }
+
+    /// The right to keep a file of a cgroup open. Half of all is left to directories: without its directory, a file is
+    /// found by its whole path for each read.
+    pub(crate) fn file(&self) -> Option<Token> {
+        self.cgroups.take_leaving(1, self.cgroups.most / 2)
     }
 
     /// How many callers there are descriptors for.
@@ -71,13 +83,19 @@ impl Budget {
 
 impl Stock {
     fn new(count: usize) -> Stock {
-        Stock { left: Arc::new(AtomicUsize::new(count)) }
+        Stock { most: count, left: Arc::new(AtomicUsize::new(count)) }
     }
 
     /// Takes the right to `count` descriptors, if there is that much left.
     pub(crate) fn take(&self, count: usize) -> Option<Token> {
+        self.take_leaving(count, 0)
+    }
+
+    /// The same, if `rest` is left then.
+    fn take_leaving(&self, count: usize, rest: usize) -> Option<Token> {
+        let take = |left: usize| left.checked_sub(count).filter(|&left| left >= rest);
         self.left
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(count))
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
             .ok()
             .map(|_| Token { left: self.left.clone(), count })
     }
@@ -106,9 +124,13 @@ mod tests {
     }
 
     #[test]
-    fn files_leave_enough_for_callers() {
+    fn files_leave_enough_for_directories_and_callers() {
         let budget = Budget::new(16);
-        assert!(budget.files.take(6).is_some_and(|_files| budget.files.take(1).is_none()));
+        let files: Vec<_> = std::iter::from_fn(|| budget.file()).collect();
+        let dirs: Vec<_> = std::iter::from_fn(|| budget.dir()).collect();
+        assert_eq!((files.len(), dirs.len()), (3, 3));
+        drop(files);
+        assert!(budget.file().is_none() && budget.dir().is_some());
         assert!(budget.callers.take(6).is_some() && budget.inits.take(4).is_some());
         assert_eq!(Budget::new(40_000).callers_in_all(), 5_000);
         assert_eq!(Budget::new(0).callers_in_all(), 0);

@@ -138,6 +138,8 @@ impl Host {
         let kept = 2 + usize::from(pidfd.is_some());
         let token = self.budget.callers.take(kept);
         let open = token.map(|token| Open { process, file, pidfd, _token: token });
+        // The buffer has room for far more.
+        let membership = membership.into_boxed_slice();
         let known = Known { caller, membership, cgroup, checked: Instant::now() };
         Ok(KeptCaller { tid, known: Mutex::new(known), open })
     }
@@ -187,7 +189,7 @@ pub struct KeptCaller {
 #[derive(Debug)]
 struct Known {
     caller: Caller,
-    membership: Vec<u8>,
+    membership: Box<[u8]>,
     /// The number of its cgroup, where that can be asked for.
     cgroup: Option<u64>,
     checked: Instant,
@@ -251,7 +253,7 @@ impl KeptCaller {
         read_membership(&open.file, self.tid, text)?;
         {
             let mut known = self.known.lock();
-            if *text == known.membership && known.checked.elapsed() < TRUSTED_FOR {
+            if **text == *known.membership && known.checked.elapsed() < TRUSTED_FOR {
                 known.cgroup = before.filter(|_| number() == Ok(before));
                 return Ok(known.caller.clone());
             }
@@ -261,7 +263,7 @@ impl KeptCaller {
         // Somebody may have asked later, and been answered sooner.
         if known.checked <= asked {
             known.caller = caller.clone();
-            known.membership.clone_from(text);
+            known.membership = text.as_slice().into();
             known.cgroup = before.filter(|_| number() == Ok(before));
             known.checked = asked;
         }

@@ -2,7 +2,10 @@
 
 use std::{
     os::fd::{AsFd, OwnedFd},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use cgview_core::{
@@ -39,12 +42,21 @@ pub(crate) struct CgroupDir {
 /// What is known of one file.
 #[derive(Clone, Debug)]
 enum Slot {
-    Kept(Arc<(OwnedFd, Token)>),
+    Kept(Arc<Kept>),
     /// It is there, and opened for each read.
     Present,
     Absent {
         since: Usec,
     },
+}
+
+/// A file that is kept open. The kernel keeps a page of memory for it, which holds its text.
+#[derive(Debug)]
+struct Kept {
+    file: OwnedFd,
+    /// When it was read last, in microseconds on the host's boot clock.
+    read: AtomicU64,
+    _token: Token,
 }
 
 /// How the kernel makes a file's text.
@@ -74,7 +86,7 @@ impl CgroupDir {
             path: dir_path,
             bare_names: hierarchy.bare_names,
             inode,
-            dir: budget.files.take(1).map(|token| (dir, token)),
+            dir: budget.dir().map(|token| (dir, token)),
             files: RwLock::default(),
         }))
     }
@@ -143,10 +155,13 @@ impl CgroupDir {
             Some(Slot::Absent { since }) if at.now.saturating_sub(*since) < ABSENT_FOR => {
                 return Ok(false);
             }
-            Some(Slot::Kept(kept)) => match shape.read(&kept.0, text) {
+            Some(Slot::Kept(kept)) => match shape.read(&kept.file, text) {
                 // The file is gone: with its cgroup, or because its controller was disabled.
                 Err(Errno::NODEV) => self.forget(name),
-                result => return self.readable(name, result, text),
+                result => {
+                    kept.read.store(at.now.0, Ordering::Relaxed);
+                    return self.readable(name, result, text);
+                }
             },
             Some(Slot::Absent { .. } | Slot::Present) | None => {}
         }
@@ -165,8 +180,11 @@ impl CgroupDir {
         if result == Err(Errno::NODEV) {
             return Err(self.vanished());
         }
-        match self.keeps(shape).then(|| at.budget.files.take(1)).flatten() {
-            Some(token) => self.remember(name, Slot::Kept(Arc::new((file, token)))),
+        match self.keeps(shape).then(|| at.budget.file()).flatten() {
+            Some(token) => {
+                let kept = Kept { file, read: AtomicU64::new(at.now.0), _token: token };
+                self.remember(name, Slot::Kept(Arc::new(kept)));
+            }
             None if matches!(known, Some(Slot::Present)) => {}
             None => self.remember(name, Slot::Present),
         }
@@ -201,6 +219,20 @@ impl CgroupDir {
             return Err(Errno::NODEV);
         }
         root.open_at(dir.as_fd(), name)
+    }
+
+    /// Closes the files that nobody has read since `then`; they are opened when they are read again.
+    pub(crate) fn close_files(&self, then: Usec) {
+        let mut files = self.files.write();
+        let mut closed = Vec::new();
+        for (_, slot) in files.iter_mut() {
+            if matches!(slot, Slot::Kept(kept) if kept.read.load(Ordering::Relaxed) < then.0) {
+                closed.push(std::mem::replace(slot, Slot::Present));
+            }
+        }
+        // After the lock is released.
+        drop(files);
+        drop(closed);
     }
 
     /// The names of the files that were read, and were there.
@@ -253,9 +285,10 @@ pub(crate) struct Access<'a> {
 
 #[cfg(test)]
 mod tests {
-    use cgview_core::{Snapshot, view::Parts};
+    use cgview_core::{Snapshot, Usec, view::Parts};
     use cgview_testkit::{FakeHost, FakeProcess};
 
+    use super::Slot;
     use crate::Host;
 
     #[test]
@@ -284,6 +317,32 @@ mod tests {
         for budget in 0..8 {
             assert_eq!(sample(budget), expected, "{budget}");
         }
+    }
+
+    #[test]
+    fn files_that_nobody_reads_are_closed_and_opened_again() {
+        let mut fake = FakeHost::new();
+        fake.mount_v2("/sys/fs/cgroup");
+        fake.process(&FakeProcess { pid: 100, cgroup: "0::/app\n", ..FakeProcess::default() });
+        fake.file("/sys/fs/cgroup/app/pids.current", "3\n");
+        fake.file("/sys/fs/cgroup/app/pids.max", "10\n");
+        let host = Host::at(fake.path()).unwrap().keeping(1000);
+        let container = host.caller(100).unwrap().container;
+        let own = container.levels(&host, 0).unwrap()[0].clone();
+        let sample = || {
+            container.sample(&host, Parts::PIDS, &mut Snapshot::default()).unwrap();
+            let files = own.files.read();
+            files.iter().filter(|(_, slot)| matches!(slot, Slot::Kept(_))).count()
+        };
+        let known = || own.known_files().len();
+        assert_eq!((sample(), known()), (2, 2));
+        let now = host.boottime().unwrap();
+        own.close_files(now);
+        assert_eq!(sample(), 2, "they were read just now");
+        own.close_files(now.saturating_add(Usec(1)));
+        let open = own.files.read().iter().any(|(_, slot)| matches!(slot, Slot::Kept(_)));
+        assert!(!open && known() == 2);
+        assert_eq!(sample(), 2);
     }
 
     #[test]

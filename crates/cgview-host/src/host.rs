@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     path::Path,
     sync::{Arc, OnceLock, Weak},
+    time::Duration,
 };
 
 use cgview_core::{HostFacts, parse::TimensOffsets, snapshot::Controller, units::Usec};
@@ -293,6 +294,17 @@ impl Host {
         }
         cgroups.insert(key, Arc::downgrade(&dir));
         Ok(Some(dir))
+    }
+
+    /// Closes the files of cgroups that nobody has read for `idle`: the kernel keeps a page of memory for each that is
+    /// open.
+    pub fn close_idle_files(&self, idle: Duration) {
+        let Ok(now) = self.boottime() else { return };
+        let idle = u64::try_from(idle.as_micros()).map_or(Usec(u64::MAX), Usec);
+        let dirs: Vec<_> = self.cgroups.lock().values().filter_map(Weak::upgrade).collect();
+        for dir in dirs {
+            dir.close_files(now.saturating_sub(idle));
+        }
     }
 
     pub(crate) fn access(&self) -> Result<Access<'_>> {

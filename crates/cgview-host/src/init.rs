@@ -55,7 +55,7 @@ pub(crate) struct Init {
 /// The cgroups that an init makes the container's.
 #[derive(Debug)]
 struct Home {
-    text: Vec<u8>,
+    text: Box<[u8]>,
     checked: Instant,
     namespaces: Option<Namespace>,
     paths: Paths,
@@ -83,7 +83,7 @@ impl Init {
         let (_, depth) = depth.map_err(|source| Error::parse(process.path("status"), source))?;
         let membership = process.open_file(&host.root, "cgroup")?;
         let home = Home {
-            text: Vec::new(),
+            text: Box::default(),
             checked: Instant::now(),
             namespaces: None,
             paths: Arc::new([]),
@@ -115,7 +115,7 @@ impl Init {
         check_whole(&text).map_err(|source| Error::parse(self.process.path("cgroup"), source))?;
         let (namespaces, paths) = {
             let home = self.home.lock();
-            let same = text == home.text;
+            let same = *text == *home.text;
             if same && home.checked.elapsed() < TRUSTED_FOR {
                 return Ok(home.paths.clone());
             }
@@ -142,6 +142,8 @@ impl Init {
         };
         let mut home = self.home.lock();
         if home.checked <= checked {
+            // The buffer has room for far more.
+            let text = text.into_boxed_slice();
             *home = Home { text, checked, namespaces: own, paths: Paths::clone(&paths) };
         }
         Ok(paths)

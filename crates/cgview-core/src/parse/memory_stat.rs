@@ -14,6 +14,22 @@ use crate::{snapshot::MemoryStat, units::Bytes};
 ///
 /// [`ParseError`] at the first line that is not a key and a number.
 pub fn memory_stat_v2(text: &[u8]) -> Result<MemoryStat, ParseError> {
+    read_v2(text, event)
+}
+
+/// Like [`memory_stat_v2`], without the events.
+///
+/// # Errors
+///
+/// Those of [`memory_stat_v2`].
+pub fn memory_sizes_v2(text: &[u8]) -> Result<MemoryStat, ParseError> {
+    read_v2(text, |_, _, _| ())
+}
+
+fn read_v2(
+    text: &[u8],
+    event: impl Fn(&mut MemoryStat, &[u8], u64),
+) -> Result<MemoryStat, ParseError> {
     let mut stat = MemoryStat::default();
     flat_keyed(text, |key, value| match size(&mut stat, key) {
         Some(size) => *size = Some(Bytes(value)),
@@ -36,6 +52,22 @@ pub fn memory_stat_v2(text: &[u8]) -> Result<MemoryStat, ParseError> {
 ///
 /// [`ParseError`] at the first line that is not a key and a number.
 pub fn memory_stat_v1(text: &[u8]) -> Result<MemoryStat, ParseError> {
+    read_v1(text, event)
+}
+
+/// Like [`memory_stat_v1`], without the events.
+///
+/// # Errors
+///
+/// Those of [`memory_stat_v1`].
+pub fn memory_sizes_v1(text: &[u8]) -> Result<MemoryStat, ParseError> {
+    read_v1(text, |_, _, _| ())
+}
+
+fn read_v1(
+    text: &[u8],
+    event: impl Fn(&mut MemoryStat, &[u8], u64),
+) -> Result<MemoryStat, ParseError> {
     let mut stat = MemoryStat::default();
     flat_keyed(text, |key, value| {
         let Some(key) = key.strip_prefix(b"total_") else { return };
@@ -125,6 +157,21 @@ mod tests {
         assert_eq!((stat.file_writeback, stat.swapcached), (None, None));
         assert_eq!(stat.event(b"pgscan_direct"), Some(20_376));
         assert_eq!((stat.event(b"pgscan"), stat.events.len()), (None, 2));
+    }
+
+    #[test]
+    fn sizes_are_those_of_the_whole() {
+        let v2 = "anon 4096\nfile 8192\npgfault 15556\nslab 228032\n";
+        let v1 = "pgfault 3\ntotal_cache 160235520\ntotal_rss 25214976\ntotal_pgfault 5030796\n";
+        for (whole, sizes) in [
+            (memory_stat_v2(v2.as_bytes()), memory_sizes_v2(v2.as_bytes())),
+            (memory_stat_v1(v1.as_bytes()), memory_sizes_v1(v1.as_bytes())),
+        ] {
+            let whole = whole.unwrap();
+            assert_eq!(whole.events.len(), 1);
+            assert_eq!(sizes.unwrap(), MemoryStat { events: [].into(), ..whole });
+        }
+        assert!(memory_sizes_v2(b"pgfault many\n").is_err());
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub use container::{ContainerPath, Runtime, container_path, is_unit};
 pub use cpuacct::{cpu_stat, cpuacct_per_cpu, cpuacct_usage_all, cpuacct_usage_percpu};
 pub use io_stat::{blkio, io_stat};
 pub use keyed::flat_keyed;
-pub use memory_stat::{memory_stat_v1, memory_stat_v2};
+pub use memory_stat::{memory_sizes_v1, memory_sizes_v2, memory_stat_v1, memory_stat_v2};
 pub use process::{
     CgroupEntry, PidStat, TimensOffsets, cgroup_membership, pid_stat, status_nspid, timens_offsets,
 };

@@ -174,6 +174,9 @@ const CALLER_IDLE: Duration = Duration::from_secs(60);
 /// A container that nobody has read for this long has its descriptors closed.
 const TENANT_IDLE: Duration = Duration::from_secs(300);
 
+/// A file of a cgroup that nobody has read for this long is closed.
+const FILE_IDLE: Duration = Duration::from_secs(30);
+
 /// A container that was read this recently is not looked after.
 const REMOVED_IDLE: Duration = Duration::from_secs(1);
 
@@ -285,7 +288,7 @@ impl Service {
     }
 
     /// Forgets containers whose cgroups were removed, with the descriptors of them that are open, and texts that are
-    /// too old to be of use.
+    /// too old to be of use. Closes files that are not read.
     pub(crate) fn sweep_removed(&self) {
         let freshness = self.settings.read().freshness;
         for tenant in self.tenants.all() {
@@ -297,6 +300,7 @@ impl Service {
             }
         }
         self.callers.sweep_removed();
+        self.host.close_idle_files(FILE_IDLE);
     }
 
     /// Closes all that is only kept open, where there are no more descriptors.

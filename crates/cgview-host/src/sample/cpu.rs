@@ -16,7 +16,9 @@ use crate::{cgroup::CgroupDir, error::Result};
 impl Sampler<'_> {
     pub(super) fn quota(&mut self, out: &mut Vec<CpuLevel>) -> Result<()> {
         out.clear();
-        for level in self.levels(Controller::Cpu)?.iter() {
+        let levels = self.levels(Controller::Cpu)?;
+        out.reserve_exact(levels.len());
+        for level in levels.iter() {
             if self.is_top(Controller::Cpu, level) {
                 break;
             }

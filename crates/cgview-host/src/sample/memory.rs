@@ -1,7 +1,10 @@
 //! The memory controller.
 
 use cgview_core::{
-    parse::{ParseError, flat_keyed, memory_limit_v1, memory_stat_v1, memory_stat_v2},
+    parse::{
+        ParseError, flat_keyed, memory_limit_v1, memory_sizes_v1, memory_sizes_v2, memory_stat_v1,
+        memory_stat_v2,
+    },
     snapshot::{Controller, MemoryLevel, MemoryStat, Swap, Version},
     units::{Bytes, Limit},
 };
@@ -10,16 +13,20 @@ use super::{Sampler, cgroup};
 use crate::{cgroup::CgroupDir, error::Result};
 
 impl Sampler<'_> {
-    pub(super) fn memory(&mut self, out: &mut Vec<MemoryLevel>) -> Result<()> {
+    /// With the `events` of the container's own level, if they are wanted.
+    pub(super) fn memory(&mut self, events: bool, out: &mut Vec<MemoryLevel>) -> Result<()> {
         out.clear();
-        for level in self.levels(Controller::Memory)?.iter() {
+        let levels = self.levels(Controller::Memory)?;
+        out.reserve_exact(levels.len());
+        for level in levels.iter() {
             if self.is_top(Controller::Memory, level) {
                 break;
             }
             let nearest = out.is_empty();
+            let events = events && nearest;
             let read = match level.version() {
-                Version::V1 => self.memory_v1(level, nearest)?,
-                Version::V2 => self.memory_v2(level, nearest)?,
+                Version::V1 => self.memory_v1(level, nearest, events)?,
+                Version::V2 => self.memory_v2(level, nearest, events)?,
             };
             // A level without the controller is one of v2, below those that have it.
             out.extend(read);
@@ -27,7 +34,12 @@ impl Sampler<'_> {
         Ok(())
     }
 
-    fn memory_v2(&mut self, level: &CgroupDir, nearest: bool) -> Result<Option<MemoryLevel>> {
+    fn memory_v2(
+        &mut self,
+        level: &CgroupDir,
+        nearest: bool,
+        events: bool,
+    ) -> Result<Option<MemoryLevel>> {
         let Some(usage) = self.number(level, "memory.current")? else { return Ok(None) };
         let max = self.bytes(level, "memory.max")?;
         let high = self.bytes(level, "memory.high")?;
@@ -40,7 +52,8 @@ impl Sampler<'_> {
             None => None,
         };
         let limited = nearest || max != Limit::Max || high != Limit::Max;
-        let stat = if limited { self.parse(level, "memory.stat", memory_stat_v2)? } else { None };
+        let parse = if events { memory_stat_v2 } else { memory_sizes_v2 };
+        let stat = if limited { self.parse(level, "memory.stat", parse)? } else { None };
         Ok(Some(MemoryLevel {
             cgroup: cgroup(level),
             usage: Bytes(usage),
@@ -53,7 +66,12 @@ impl Sampler<'_> {
         }))
     }
 
-    fn memory_v1(&mut self, level: &CgroupDir, nearest: bool) -> Result<Option<MemoryLevel>> {
+    fn memory_v1(
+        &mut self,
+        level: &CgroupDir,
+        nearest: bool,
+        events: bool,
+    ) -> Result<Option<MemoryLevel>> {
         // The sum is read before its part: as long as both grow, what is left of it for swap is not too
         // large.
         let both = self.number(level, "memory.memsw.usage_in_bytes")?;
@@ -65,7 +83,7 @@ impl Sampler<'_> {
         if nearest || max != Limit::Max {
             stat = self.parse(level, "memory.stat", |text| {
                 swapped = total_swap(text)?;
-                memory_stat_v1(text)
+                if events { memory_stat_v1(text) } else { memory_sizes_v1(text) }
             })?;
             if let Some(stat) = &mut stat {
                 self.kernel_memory_v1(level, stat)?;

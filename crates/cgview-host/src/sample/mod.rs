@@ -67,7 +67,7 @@ impl Container {
     ) -> Result<()> {
         let mut sampler = Sampler { host, container: self, at: host.access()?, text };
         if parts.contain(Parts::MEMORY) {
-            sampler.memory(&mut snapshot.memory)?;
+            sampler.memory(parts.contain(Parts::EVENTS), &mut snapshot.memory)?;
         }
         if parts.contain(Parts::CPUS) {
             sampler.quota(&mut snapshot.cpu)?;

@@ -8,7 +8,9 @@ use crate::error::Result;
 impl Sampler<'_> {
     pub(super) fn pids(&mut self, out: &mut Vec<PidsLevel>) -> Result<()> {
         out.clear();
-        for level in self.levels(Controller::Pids)?.iter() {
+        let levels = self.levels(Controller::Pids)?;
+        out.reserve_exact(levels.len());
+        for level in levels.iter() {
             if self.is_top(Controller::Pids, level) {
                 break;
             }
