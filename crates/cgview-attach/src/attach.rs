@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use cgview_core::tree::Entry;
+use cgview_core::tree::{Entry, File};
 use rustix::{
     fs::{CWD, Mode, OFlags},
     io::Errno,
@@ -71,7 +71,17 @@ impl Attached {
     }
 }
 
-/// Puts files of the view at `mountpoint` ([`Survey::live()`]) over the kernel's in the mount namespace of a process.
+/// Where the fast mount has the files of one container.
+#[derive(Clone, Copy, Debug)]
+pub struct ById<'a> {
+    /// Where the fast mount is.
+    pub mountpoint: &'a Path,
+    /// The number of the container's cgroup, which is the name of its directory there.
+    pub cgroup: u64,
+}
+
+/// Puts files of the view at `mountpoint` ([`Survey::live()`]) over the kernel's in the mount namespace of a process; or
+/// those of the fast mount, of the files that this has, if it is told.
 ///
 /// What shows a view of cgview already stays, and so does whatever else is mounted there, but for files of LXCFS:
 /// those are covered. Mounts of cgview whose daemon is gone are repaired first.
@@ -79,7 +89,12 @@ impl Attached {
 /// # Errors
 ///
 /// [`Error`], if nothing can be done. What goes wrong with one file is its outcome.
-pub fn attach(mountpoint: Option<&Path>, files: &Files, pid: u32) -> Result<Attached> {
+pub fn attach(
+    mountpoint: Option<&Path>,
+    by_id: Option<&ById<'_>>,
+    files: &Files,
+    pid: u32,
+) -> Result<Attached> {
     may_mount()?;
     let target = enterable(pid)?;
     let own = Namespace::own()?;
@@ -92,6 +107,7 @@ pub fn attach(mountpoint: Option<&Path>, files: &Files, pid: u32) -> Result<Atta
     let not_mounted = |_| Error::NotMounted { path: live.mountpoint.clone() };
     let root = open_mount(own.root(), &live.mountpoint, live.id, live.device);
     let view = View::new(root.map_err(not_mounted)?, live.device);
+    let own_files = by_id.map(|by_id| OwnFiles::of(&survey, own, by_id)).transpose()?;
 
     let _lock = target.lock();
     // As it is now that nobody else of us changes it.
@@ -101,7 +117,8 @@ pub fn attach(mountpoint: Option<&Path>, files: &Files, pid: u32) -> Result<Atta
         files.entries().iter().partition(|entry| is_attached(entry));
     let mut outcomes: Outcomes =
         known.into_iter().map(|entry| (entry, Ok(Bound::Already))).collect();
-    outcomes.extend(bind_in(&view, Files::of(rest), target, &lxcfs(&table))?);
+    let sources = Sources { view: &view, own: own_files.as_ref() };
+    outcomes.extend(bind_in(&sources, Files::of(rest), target, &lxcfs(&table))?);
     outcomes.sort_by_key(|(entry, _)| entry.path());
     Ok(Attached { mountpoint: live.mountpoint, outcomes, repaired })
 }
@@ -165,10 +182,62 @@ fn lxcfs(table: &Table) -> Vec<Device> {
     mounts.map(|mount| mount.device).collect()
 }
 
+/// The fast mount, and a container's directory in it.
+struct OwnFiles {
+    root: OwnedFd,
+    device: Device,
+    cgroup: u64,
+}
+
+impl OwnFiles {
+    fn of(survey: &Survey, own: &Namespace, by_id: &ById<'_>) -> Result<OwnFiles> {
+        let mount = survey.by_id(by_id.mountpoint)?;
+        let root = open_mount(own.root(), &mount.mountpoint, mount.id, mount.device);
+        let root = root.map_err(|_| Error::NotMounted { path: mount.mountpoint.clone() })?;
+        Ok(OwnFiles { root, device: mount.device, cgroup: by_id.cgroup })
+    }
+
+    /// The container's files, like those of a view.
+    fn view(&self) -> Result<View, Failure> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let dir = rustix::fs::openat(&self.root, self.cgroup.to_string(), flags, Mode::empty());
+        Ok(View::new(dir.map_err(Failure::at(Step::Open))?, self.device))
+    }
+}
+
+/// Where files are taken from.
+struct Sources<'a> {
+    view: &'a View,
+    own: Option<&'a OwnFiles>,
+}
+
+impl Sources<'_> {
+    /// Clones of the container's own files, as far as there are any, and of those of the view.
+    fn copies(&self, files: &Files) -> Result<Vec<Copies>, Failure> {
+        let mut copies = Vec::new();
+        let mut rest = files.entries().to_vec();
+        if let Some(own) = self.own {
+            let is_file = |entry: &Entry| matches!(entry, Entry::File(File::Proc(_)));
+            let wanted = Files::of(rest.iter().copied().filter(is_file).collect());
+            let found = Copies::make(&own.view()?, &wanted, Maker::Attach);
+            rest.retain(|entry| !found.entries().any(|known| known == *entry));
+            copies.push(found);
+        }
+        copies.push(Copies::make(self.view, &Files::of(rest), Maker::Attach));
+        Ok(copies)
+    }
+}
+
 /// Binds files in a namespace, in a process that enters it.
-fn bind_in(view: &View, files: Files, target: &Namespace, over: &[Device]) -> Result<Outcomes> {
-    let keep = [target.handle(), target.root(), view.root()];
-    let helper = Helper::start(&keep, |teller| bind_there(view, &files, target, over, teller))
+fn bind_in(
+    sources: &Sources<'_>,
+    files: Files,
+    target: &Namespace,
+    over: &[Device],
+) -> Result<Outcomes> {
+    let mut keep = vec![target.handle(), target.root(), sources.view.root()];
+    keep.extend(sources.own.map(|own| own.root.as_fd()));
+    let helper = Helper::start(&keep, |teller| bind_there(sources, &files, target, over, teller))
         .map_err(|source| Error::Helper { pid: target.process.pid, source })?;
     let mut helpers = [helper];
     wait_for(&mut helpers, SILENCE);
@@ -183,16 +252,23 @@ fn bind_in(view: &View, files: Files, target: &Namespace, over: &[Device]) -> Re
     Ok(outcomes)
 }
 
-fn bind_there(view: &View, files: &Files, target: &Namespace, over: &[Device], teller: &Teller) {
+fn bind_there(
+    sources: &Sources<'_>,
+    files: &Files,
+    target: &Namespace,
+    over: &[Device],
+    teller: &Teller,
+) {
     // Clones can be made of what is mounted in one's own namespace only.
-    let copies = Copies::make(view, files, Maker::Attach);
-    let entered = move_into_link_name_space(target.handle(), Some(LinkNameSpaceType::Mount));
-    let outcomes = match entered {
-        Ok(()) => copies.bind(target.root(), over),
-        Err(errno) => {
-            let failure = Failure { step: Step::Enter, errno };
-            files.entries().iter().map(|&entry| (entry, Err(failure))).collect()
+    let copies = sources.copies(files).and_then(|copies| {
+        let entered = move_into_link_name_space(target.handle(), Some(LinkNameSpaceType::Mount));
+        entered.map(|()| copies).map_err(Failure::at(Step::Enter))
+    });
+    let outcomes: Outcomes = match copies {
+        Ok(copies) => {
+            copies.into_iter().flat_map(|copies| copies.bind(target.root(), over)).collect()
         }
+        Err(failure) => files.entries().iter().map(|&entry| (entry, Err(failure))).collect(),
     };
     for (entry, outcome) in outcomes {
         tell(teller, entry, outcome);

@@ -171,6 +171,11 @@ impl Copies {
         Copies { device: view.device, copies }
     }
 
+    /// What has been cloned, or could not be.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = Entry> {
+        self.copies.iter().map(|(entry, _)| *entry)
+    }
+
     /// Puts the clones over the files below `root`, and over those of the file systems `over` if one of these is
     /// in a file's place. To be called in the mount namespace of `root`.
     #[must_use]

@@ -96,6 +96,15 @@ pub enum Error {
         /// The mountpoint.
         path: PathBuf,
     },
+    /// The view at the named mountpoint is not the fast mount.
+    #[error(
+        "cannot take files from {}: it has no directory for each container; name what its cgview-fuse has as --by-id",
+        path.display()
+    )]
+    NotById {
+        /// The mountpoint.
+        path: PathBuf,
+    },
 }
 
 fn list(paths: &[PathBuf]) -> String {

@@ -88,7 +88,22 @@ impl Mount {
     /// else gives it.
     #[must_use]
     pub fn is_attached(&self) -> bool {
-        self.fstype == CGVIEW && self.root == self.mountpoint && self.attributes.contains(MARK)
+        self.fstype == CGVIEW && self.file() == self.mountpoint && self.attributes.contains(MARK)
+    }
+
+    /// Which file or directory of a view it shows: `/proc/stat`, also where it is that of one container in the fast mount,
+    /// `/4711/proc/stat`.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        let text = self.root.to_str().unwrap_or_default();
+        let of_one =
+            text.trim_start_matches('/').find('/').and_then(|end| text.split_at_checked(end + 1));
+        match of_one {
+            Some((number, file)) if number.bytes().skip(1).all(|byte| byte.is_ascii_digit()) => {
+                Path::new(file)
+            }
+            _ => &self.root,
+        }
     }
 
     /// `ID PARENT MAJOR:MINOR ROOT MOUNTPOINT OPTIONS [TAG...] - FSTYPE SOURCE OPTIONS`: proc(5).
@@ -336,8 +351,15 @@ mod tests {
     #[test]
     fn what_attach_made_is_known_by_its_attributes() {
         let of = |place: &str, options: &str, fstype: &str| {
-            let line = format!("9 1 0:44 /proc/stat {place} {options} - {fstype} cgview ro");
-            Mount::parse(line.as_bytes()).unwrap().is_attached()
+            let is_attached = |root: &str| {
+                let line = format!("9 1 0:44 {root} {place} {options} - {fstype} cgview ro");
+                Mount::parse(line.as_bytes()).unwrap().is_attached()
+            };
+            // In the fast mount too.
+            let [shared, fast] = ["/proc/stat", "/4711/proc/stat"].map(is_attached);
+            assert_eq!(shared, fast);
+            assert!(!is_attached("/proc") && !is_attached("/x/proc/stat"));
+            shared
         };
         let marked = "ro,nosuid,nodev,noexec,noatime,nodiratime";
         assert!(of("/proc/stat", marked, CGVIEW));

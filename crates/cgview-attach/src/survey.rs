@@ -151,6 +151,41 @@ impl Survey {
         })
     }
 
+    /// The whole views of cgview in the namespace of the caller that a path leads to.
+    fn whole(&self) -> impl Iterator<Item = &Mount> {
+        let own = self.namespaces.iter().take(1);
+        own.flat_map(|own| {
+            let whole = |mount: &&Mount| mount.fstype == CGVIEW && mount.is_whole();
+            let mounts = own.table.mounts().iter().filter(whole);
+            mounts.filter(|mount| own.table.is_visible(mount))
+        })
+    }
+
+    /// The one that is mounted at `path`, if it answers, and how.
+    fn whole_at(&self, path: &Path) -> Result<(&Mount, Health)> {
+        let path = resolve(path);
+        let Some(found) = self.whole().find(|mount| mount.mountpoint == path) else {
+            return Err(Error::NotMounted { path });
+        };
+        match self.filesystems.get(&found.device).map(|found| found.health) {
+            Some(health @ (Health::Alive | Health::ById)) => Ok((found, health)),
+            Some(health) => Err(Error::NotServed { path, state: health.to_string() }),
+            None => Err(Error::NotMounted { path }),
+        }
+    }
+
+    /// The fast mount at `path` in the namespace of the caller, if it answers.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] says what there is instead.
+    pub(crate) fn by_id(&self, path: &Path) -> Result<&Mount> {
+        match self.whole_at(path)? {
+            (found, Health::ById) => Ok(found),
+            (found, _) => Err(Error::NotById { path: found.mountpoint.clone() }),
+        }
+    }
+
     /// Where a whole view of cgview is mounted that answers, in the namespace of the caller: at
     /// `mountpoint`, or the only one there is, or the one where LXCFS would have its own.
     ///
@@ -158,26 +193,14 @@ impl Survey {
     ///
     /// [`Error`] says what there is instead, and what to do about it.
     pub fn live(&self, mountpoint: Option<&Path>) -> Result<&Mount> {
-        let own = self.namespaces.first();
-        let mounts = own.map(|own| own.table.mounts()).unwrap_or_default().iter();
-        let mut whole = mounts.filter(|mount| {
-            mount.fstype == CGVIEW
-                && mount.is_whole()
-                && own.is_some_and(|own| own.table.is_visible(mount))
-        });
         if let Some(path) = mountpoint {
-            let path = resolve(path);
-            let Some(found) = whole.find(|mount| mount.mountpoint == path) else {
-                return Err(Error::NotMounted { path });
-            };
-            return match self.filesystems.get(&found.device).map(|found| found.health) {
-                Some(Health::Alive) => Ok(found),
-                Some(Health::ById) => Err(Error::NotShared { path }),
-                Some(health) => Err(Error::NotServed { path, state: health.to_string() }),
-                None => Err(Error::NotMounted { path }),
+            return match self.whole_at(path)? {
+                (found, Health::Alive) => Ok(found),
+                (found, _) => Err(Error::NotShared { path: found.mountpoint.clone() }),
             };
         }
-        let mut alive: Vec<&Mount> = whole.filter(|mount| self.is(mount, Health::Alive)).collect();
+        let mut alive: Vec<&Mount> =
+            self.whole().filter(|mount| self.is(mount, Health::Alive)).collect();
         // Of one view that is mounted twice, either will do.
         alive.sort_by_key(|mount| (mount.device, mount.mountpoint != Path::new(USUAL)));
         alive.dedup_by_key(|mount| mount.device);

@@ -117,7 +117,7 @@ fn run(
 
 /// A mount of the same file of the live view, like the dead one in all else.
 fn clone(live: BorrowedFd<'_>, dead: &Mount) -> Result<OwnedFd, Failure> {
-    let path = relative(&dead.root);
+    let path = relative(dead.file());
     let path = if path == Path::new("") { Path::new(".") } else { path };
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     // Whatever the name is, it is one of the live view or none.

@@ -350,6 +350,55 @@ fn only_containers_are_attached_to() {
 }
 
 #[test]
+fn a_container_gets_its_own_files_of_the_fast_mount() {
+    let _alone = alone();
+    let Some(tree) = Tree::with(&["memory"]) else { return };
+    let Some(mut daemon) = Daemon::start() else { return };
+    daemon.kill();
+    let [mountpoint, by_id] =
+        [daemon.mountpoint(), daemon.by_id()].map(|path| path.to_str().unwrap().to_owned());
+    fs::create_dir(&by_id).unwrap();
+    daemon.start_again(&["--by-id", &by_id]);
+    let cgroup = tree.cgroup("ct");
+    cgroup.limit_memory(64 * MIB);
+    let mut container = Obedient::start(Spawn::new().cgroup(&cgroup).container());
+    container.run(&format!("umount -l {mountpoint}; umount -l {by_id}"));
+    let before = container.mounts();
+    let pid = container.process.pid().to_string();
+    let attach = ["attach", "--mountpoint", &mountpoint, "--by-id", &by_id, &pid];
+    let text = said(attach);
+    assert!(text.ends_with(" files attached\n"), "{text}");
+    // Those of one directory of the fast mount, and the rest of the view that all share.
+    let number = std::os::unix::fs::MetadataExt::ino(&fs::metadata(cgroup.dir("memory")).unwrap());
+    let mounts = container.mounts().join("\n");
+    for line in files_in(&mounts) {
+        let words: Vec<_> = line.split(' ').collect();
+        let (root, place) = (words[1], words[2]);
+        let is_fast = place.starts_with("/proc/") && place != "/proc/slabinfo";
+        let expected = if is_fast { format!("/{number}{place}") } else { place.to_owned() };
+        assert_eq!(root, expected, "{line}");
+        assert!(words[3].starts_with("ro,nosuid,nodev,noexec,noatime,nodiratime"), "{line}");
+    }
+    let files = files_in(&mounts).len();
+    assert!(files >= 8, "{mounts}");
+    let mut total = || container.run("grep MemTotal /proc/meminfo");
+    assert_eq!(total(), "MemTotal:          65536 kB\n");
+    let again = |files| format!(": {files} files attached before\n");
+    assert!(said(attach).ends_with(&again(files)));
+    let text = refused(["attach", "--by-id", &mountpoint, "--mountpoint", &mountpoint, &pid]);
+    assert!(text.contains("it has no directory for each container"), "{text}");
+
+    // What is lost is made good by files that all share: those of the container's directory say the same.
+    daemon.kill();
+    daemon.start_again(&["--by-id", &by_id]);
+    assert!(said(attach).ends_with(&again(files)));
+    assert_eq!(total(), "MemTotal:          65536 kB\n");
+    assert!(said(["detach", &pid]).contains(" files detached"));
+    assert_ne!(total(), "MemTotal:          65536 kB\n");
+    assert_eq!(container.mounts(), before);
+}
+
+#[test]
 fn the_fast_mount_is_no_view_to_attach_from() {
     let _alone = alone();
     let Some(tree) = Tree::with(&["memory"]) else { return };

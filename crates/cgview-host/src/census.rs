@@ -128,6 +128,17 @@ fn children(root: &Root, path: &str) -> rustix::io::Result<Vec<(String, CgroupId
 }
 
 impl Container {
+    /// The number of its cgroup, by which the fast mount knows it. `None` if it has none of its own where cgroups are
+    /// numbered.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Vanished`] if its cgroup was removed, and [`Error::Read`].
+    pub fn cgroup_id(&self, host: &Host) -> Result<Option<CgroupId>> {
+        let Some(index) = host.numbering() else { return Ok(None) };
+        Ok(self.levels(host, index)?.first().map(|own| CgroupId(own.inode())))
+    }
+
     /// The id that its runtime gave it, or the name where the runtime goes by names: [`container_path`].
     #[must_use]
     pub fn runtime_id(&self) -> Option<String> {
@@ -157,7 +168,9 @@ mod tests {
         assert_eq!(pids, [100, 200]);
         for found in &census.populated {
             let kept = host.resident(found.pid).unwrap().unwrap();
-            assert_eq!(census.id_of(&host, &kept.caller().0.container), Some(found.id));
+            let container = kept.caller().0.container;
+            assert_eq!(census.id_of(&host, &container), Some(found.id));
+            assert_eq!(container.cgroup_id(&host).unwrap(), Some(found.id));
         }
     }
 }

@@ -95,6 +95,11 @@ impl CgroupDir {
         &self.cgroup
     }
 
+    /// The inode of its directory.
+    pub(crate) fn inode(&self) -> u64 {
+        self.inode
+    }
+
     pub(crate) fn version(&self) -> Version {
         self.cgroup.version
     }
