@@ -11,12 +11,15 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::SystemTime,
+    time::Duration,
 };
 
 use cgview_host::ContainerId;
 use parking_lot::Mutex;
-use rustix::io::Errno;
+use rustix::{
+    io::Errno,
+    time::{ClockId, clock_gettime},
+};
 
 /// The open files of one connection that were read.
 #[derive(Debug)]
@@ -61,9 +64,9 @@ impl Handles {
     /// No handles yet, and never more than `most`.
     #[must_use]
     pub fn new(most: Held) -> Handles {
-        // Not those of a process that had this connection before: nanoseconds pass faster than files
-        // are opened.
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        // Not those of a process that had this connection before: nanoseconds pass faster than files are opened, and a
+        // connection is as old as the boot at most, whatever somebody sets the clock to.
+        let since = Duration::try_from(clock_gettime(ClockId::Boottime)).unwrap_or_default();
         let next = since.as_secs().wrapping_mul(1_000_000_000) + u64::from(since.subsec_nanos());
         Handles {
             first: next,
