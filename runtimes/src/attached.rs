@@ -29,7 +29,8 @@ fn said(host: &impl Host, arguments: &[&str]) -> String {
 }
 
 /// What `cgview status` says of the container of this name.
-fn status(host: &impl Host, name: &str) -> Option<Value> {
+#[must_use]
+pub fn status(host: &impl Host, name: &str) -> Option<Value> {
     let status: Value = serde_json::from_str(&said(host, &["status", "--json"])).unwrap();
     let containers = status.get("containers").unwrap().as_array().unwrap();
     // The name of LXC's and containerd's is part of their cgroup.

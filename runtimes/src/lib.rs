@@ -19,7 +19,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-pub use attached::{Host, attach_and_detach};
+pub use attached::{Host, attach_and_detach, status};
 use cgview_compliance::{Options, Server, eventually};
 use cgview_testkit::skip;
 pub use dockerd::{DOCKER, dockerd};

@@ -15,7 +15,7 @@ use cgview_runtimes::{Host as _, MOUNTPOINT, Package, SERVICE};
 const EXPOSURE: f64 = 4.0;
 
 #[test]
-fn it_leaves_a_service_and_purged_leaves_nothing() {
+fn it_has_a_service() {
     let Some(package) = Package::install(&[]) else { return };
     assert_eq!(package.run(&format!("systemctl is-active {SERVICE}")), "active\n");
     assert_eq!(package.run(&format!("systemctl is-enabled {SERVICE}")), "enabled\n");
@@ -31,19 +31,6 @@ fn it_leaves_a_service_and_purged_leaves_nothing() {
     for file in ["man/man1/cgview.1.gz", "bash-completion/completions/cgview"] {
         assert!(fs::exists(format!("/usr/share/{file}")).unwrap(), "{file}");
     }
-
-    // Purged in the midst of a start, when systemd does not run ExecStop=.
-    let settings = format!("/run/systemd/system/{SERVICE}.d");
-    fs::create_dir_all(&settings).unwrap();
-    let endless = "[Service]\nExecStartPost=-/bin/sleep infinity\nTimeoutStartSec=infinity\n";
-    fs::write(format!("{settings}/endless.conf"), endless).unwrap();
-    package.run(&format!("systemctl daemon-reload && systemctl restart --no-block {SERVICE}"));
-    let state = format!("systemctl show --property=SubState --value {SERVICE}");
-    let wait = format!("until [ $({state}) = start-post ]; do sleep 0.1; done");
-    package.run(&format!("timeout 300 sh -c '{wait}'"));
-    assert_eq!(package.mounts().len(), 1);
-    fs::remove_dir_all(&settings).unwrap();
-    package.purge();
 }
 
 #[test]
@@ -96,5 +83,21 @@ fn no_read_fails_while_its_processes_end() {
         is_over.store(true, Ordering::Relaxed);
     });
     assert_eq!(package.mounts().len(), 1);
+}
+
+#[test]
+fn purged_it_leaves_nothing() {
+    let Some(package) = Package::install(&[]) else { return };
+    // Purged in the midst of a start, when systemd does not run ExecStop=.
+    let settings = format!("/run/systemd/system/{SERVICE}.d");
+    fs::create_dir_all(&settings).unwrap();
+    let endless = "[Service]\nExecStartPost=-/bin/sleep infinity\nTimeoutStartSec=infinity\n";
+    fs::write(format!("{settings}/endless.conf"), endless).unwrap();
+    package.run(&format!("systemctl daemon-reload && systemctl restart --no-block {SERVICE}"));
+    let state = format!("systemctl show --property=SubState --value {SERVICE}");
+    let wait = format!("until [ $({state}) = start-post ]; do sleep 0.1; done");
+    package.run(&format!("timeout 300 sh -c '{wait}'"));
+    assert_eq!(package.mounts().len(), 1);
+    fs::remove_dir_all(&settings).unwrap();
     package.purge();
 }
