@@ -11,8 +11,8 @@ use std::{
 };
 
 use cgview_core::{Snapshot, snapshot::Controller, units::Usec, view::Parts};
-use cgview_host::{Caller, Container, Error, Host};
-use cgview_testkit::{Cgroup, Namespaces, Process, Spawn, Tree, pause, skip};
+use cgview_host::{Caller, Container, Error, Host, Layout};
+use cgview_testkit::{Cgroup, Namespaces, Process, Spawn, Tree, kernel_is_at_least, pause, skip};
 use rustix::{
     mount::{MountFlags, MountPropagationFlags, mount, mount_change},
     thread::{CapabilitySet, capabilities, set_capabilities},
@@ -242,6 +242,42 @@ fn a_thread_may_ask() {
     assert_is(&tree, &container, &cgroup);
     let kept = host.keep(tid).unwrap();
     assert!(Arc::ptr_eq(&kept.check(&host).unwrap().container, &container));
+}
+
+/// How many system calls of this thread have read something until now, this one's own left out: `syscr` of proc(5),
+/// `/proc/PID/io`. `None` where the kernel does not count them.
+fn reads() -> Option<u64> {
+    let text = fs::read_to_string("/proc/thread-self/io").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("syscr: "))?;
+    Some(line.parse().unwrap())
+}
+
+// ct   <- asks again and again
+#[test]
+fn a_known_caller_is_told_by_one_read_or_by_none() {
+    const CHECKS: u64 = 10;
+    let Some(tree) = Tree::new() else { return };
+    let process = Spawn::new().cgroup(&tree.cgroup("ct")).container().run(pause);
+    let host = Host::live().unwrap();
+    let kept = host.keep(process.pid()).unwrap();
+    let read_by = |work: &dyn Fn()| -> Option<u64> {
+        let before = reads()?;
+        work();
+        Some(reads()? - before)
+    };
+    let check = || {
+        for _ in 0..CHECKS {
+            kept.check(&host).unwrap();
+        }
+    };
+    // Once a second it is looked at closer, which takes more.
+    let least = |work: &dyn Fn()| (0..50).map(|_| read_by(work)).min().unwrap();
+    let (Some(checked), Some(idle)) = (least(&check), least(&|| ())) else {
+        return skip("needs a kernel that counts reads (CONFIG_TASK_IO_ACCOUNTING)");
+    };
+    // PIDFD_GET_INFO reads nothing.
+    let is_asked = host.layout() == Layout::Unified && kernel_is_at_least(6, 13);
+    assert_eq!(checked - idle, if is_asked { 0 } else { CHECKS });
 }
 
 #[test]
