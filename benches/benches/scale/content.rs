@@ -44,9 +44,26 @@ impl Engine {
         size: (u32, &'static str),
         freshness: Duration,
     ) -> Result<Engine> {
+        Engine::with(cpus, containers, size, freshness, |host| host)
+    }
+
+    /// One that has descriptors for those who ask, and for the directories of their cgroups, and for few files in these.
+    fn opening(containers: u32) -> Result<Engine> {
+        let keep = if containers == 1 { 8 } else { 12 * containers as usize };
+        let size = (containers, "containers");
+        Engine::with(2, containers, size, Duration::ZERO, |host| host.keeping(keep))
+    }
+
+    fn with(
+        cpus: u32,
+        containers: u32,
+        size: (u32, &'static str),
+        freshness: Duration,
+        keeping: impl FnOnce(Host) -> Host,
+    ) -> Result<Engine> {
         let host = Machine::new(cpus).host_with_containers(containers);
         let settings = ViewSettings { freshness, ..ViewSettings::default() };
-        let service = Service::new(Host::at(host.path())?, settings);
+        let service = Service::new(keeping(Host::at(host.path())?), settings);
         Ok(Engine { size, containers, service, _host: host })
     }
 
@@ -65,27 +82,39 @@ impl Engine {
     }
 }
 
+/// Makes those that are compared.
+type Make<'a> = &'a dyn Fn() -> Result<Vec<Engine>>;
+
 /// Microseconds for one read, with all numbers known and with all asked for anew.
 pub(crate) fn measure(is_test: bool) -> Result<Vec<Scale>> {
     let (many, rounds, reads) = if is_test { (20, 1, 40) } else { (1000, ROUNDS, READS) };
     let me = [std::process::id()];
     Placement::Pinned.place(&me)?;
     let mut rows = Vec::new();
-    for (what, freshness) in
-        [("content, samples fresh", FRESH), ("content, samples anew", Duration::ZERO)]
-    {
-        let engines = [
+    let all = |freshness| -> Result<Vec<Engine>> {
+        Ok(vec![
             Engine::new(2, 1, (2, "CPUs"), freshness)?,
             Engine::new(512, 1, (512, "CPUs"), freshness)?,
             Engine::new(2, 1, (1, "containers"), freshness)?,
             Engine::new(2, many, (many, "containers"), freshness)?,
-        ];
+        ])
+    };
+    // Where there are not as many descriptors as files, many containers are like one whose files are opened each time.
+    let opening =
+        || -> Result<Vec<Engine>> { Ok(vec![Engine::opening(1)?, Engine::opening(many)?]) };
+    let kinds: [(&str, Make<'_>); 3] = [
+        ("content, samples fresh", &|| all(FRESH)),
+        ("content, samples anew", &|| all(Duration::ZERO)),
+        ("content, samples anew, files opened", &opening),
+    ];
+    for (what, engines) in kinds {
+        let engines = engines()?;
         for file in FILES {
             for engine in &engines {
                 // Each container is found out once, and its first number is taken.
                 engine.read(file, 0, 2 * engine.containers)?;
             }
-            let mut times = [const { Vec::new() }; 4];
+            let mut times = vec![Vec::new(); engines.len()];
             for round in 0..rounds {
                 for (engine, times) in engines.iter().zip(&mut times) {
                     times.push(engine.read(file, u32::try_from(round)? * reads, reads)?);

@@ -200,8 +200,11 @@ fn content(records: &Records) -> Table {
         "ratio",
     ];
     let mut table = Table::new(&columns);
-    for (what, samples) in [("content, samples fresh", "fresh"), ("content, samples anew", "anew")]
-    {
+    for (what, samples) in [
+        ("content, samples fresh", "fresh"),
+        ("content, samples anew", "anew"),
+        ("content, samples anew, files opened", "anew, files opened for each"),
+    ] {
         for file in records.scale_files(what) {
             let mut cells = vec![format!("`{}`", name(file)), samples.into()];
             for of in ["CPUs", "containers"] {
@@ -232,8 +235,14 @@ fn daemon(records: &Records) -> Table {
 }
 
 fn instructions(records: &Records) -> Table {
-    let kinds = ["read", "read-512-cpus", "sample-and-read"];
-    let columns = ["file", "host of 2 CPUs", "host of 512 CPUs", "2 CPUs, samples anew"];
+    let kinds = ["read", "read-512-cpus", "read-1000-containers", "sample-and-read"];
+    let columns = [
+        "file",
+        "host of 2 CPUs",
+        "host of 512 CPUs",
+        "1,000 containers in turn",
+        "2 CPUs, samples anew",
+    ];
     let mut table = Table::new(&columns);
     for budget in &records.instructions {
         let Some(file) = budget.part.strip_prefix("read/") else { continue };
