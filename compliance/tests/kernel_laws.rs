@@ -58,11 +58,14 @@ in_all_settings! {
 const OLD: Duration = Duration::from_millis(300);
 
 /// Whether what is under test can be started so: LXCFS can be in one way. Emulated machines have time for both mounts as
-/// they come, and with one CPU for one of them.
+/// they come, and with one CPU for one of them; with `CGVIEW_LAWS_ALL` they take it.
 fn is_possible(options: &Options) -> bool {
     let is_usual = *options == Options::new();
     let is_usual_fast = *options == Options::new().mount(Mount::Fast);
-    let has_time = !is_guest() || is_usual || is_usual_fast && truth::online().len() > 1;
+    let has_time = !is_guest()
+        || is_usual
+        || is_usual_fast && truth::online().len() > 1
+        || std::env::var_os("CGVIEW_LAWS_ALL").is_some();
     if !has_time {
         skip("an emulated machine has no time for it");
         return false;
