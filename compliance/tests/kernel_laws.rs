@@ -95,6 +95,8 @@ fn counters(proc: &Path) -> std::io::Result<Counters> {
     // Others come and go, and begin at 0 then.
     let first = stat.cpus[&0].iter().enumerate();
     counters.extend(first.map(|(column, time)| (format!("cpu0 {column}"), *time)));
+    // proc(5): "Number of forks since boot."
+    counters.insert("processes".into(), stat.others["processes"]);
     let uptime = read("uptime")?;
     for (name, seconds) in ["uptime", "idle"].into_iter().zip(uptime.split_whitespace()) {
         counters.insert(name.to_owned(), seconds.replace('.', "").parse().unwrap());

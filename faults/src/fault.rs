@@ -66,8 +66,8 @@ impl Oom<'_> {
     fn strike(&self, worker: u32) {
         // A file in memory, which is no process's own, so that the worker is the largest process by far.
         let hog = Spawn::new().cgroup(self.0).run(|| {
-            // After the worker, but before the keeper, who may be the largest while there is no worker.
-            fs::write("/proc/self/oom_score_adj", "150").unwrap();
+            // After the worker, who has 200, but before the keeper, who may be the largest while there is no worker.
+            fs::write("/proc/self/oom_score_adj", "100").unwrap();
             let file = memfd_create(c"hog", MemfdFlags::CLOEXEC).unwrap();
             let chunk = vec![1; CHUNK];
             let before = self.kills();

@@ -11,7 +11,7 @@ use core::mem;
 use crate::{
     effective::CpuLimits,
     policy::StealPolicy,
-    snapshot::{Cgroup, CpuTime, CpuUsage, Version},
+    snapshot::{Cgroup, CpuTime, CpuUsage, Tasks, Version},
     units::{Cpus, Ticks, Usec},
 };
 
@@ -68,6 +68,8 @@ pub struct CpuView {
     throttled: Usec,
     /// Taken in and not yet shown.
     pending: CpuTime,
+    /// The largest number of processes that were told of.
+    forks: u64,
     /// What is left of each visible CPU's capacity during a step; empty between steps.
     #[cfg_attr(feature = "serde", serde(skip))]
     room: Vec<Usec>,
@@ -196,6 +198,25 @@ impl CpuView {
         self.source = source;
         self.last = Some(Moment { now, started, rate, remainder });
         true
+    }
+
+    /// Takes in how many processes there have been so far, by the tasks that there are: the newest one's pid, or their
+    /// number, which both fall when tasks end. What was told does not.
+    ///
+    /// Returns whether anything changed, so that it has to be saved.
+    pub const fn count_forks(&mut self, tasks: &Tasks) -> bool {
+        let forks = if tasks.last_pid > 0 { tasks.last_pid } else { tasks.total };
+        let is_more = forks > self.forks;
+        if is_more {
+            self.forks = forks;
+        }
+        is_more
+    }
+
+    /// The most processes that there have been, by [`CpuView::count_forks`].
+    #[must_use]
+    pub const fn forks(&self) -> u64 {
+        self.forks
     }
 
     /// The visible CPUs.

@@ -138,6 +138,18 @@ fn tasks_that_are_not_counted_are_not_the_hosts() {
 }
 
 #[test]
+fn processes_are_a_counter() {
+    let mut view = CpuView::default();
+    let tasks = |total, last_pid| Tasks { running: 0, blocked: 0, total, last_pid };
+    let seen =
+        [(tasks(7, 42), true), (tasks(6, 41), false), (tasks(9, 0), false), (tasks(2, 50), true)];
+    for (tasks, is_more) in seen {
+        assert_eq!(view.count_forks(&tasks), is_more, "{tasks:?}");
+    }
+    assert_eq!(view.forks(), 50);
+}
+
+#[test]
 fn without_an_account_of_the_time_used_all_is_idle() {
     let mut situation = Situation::limited();
     situation.snapshot.cpu_usage = None;

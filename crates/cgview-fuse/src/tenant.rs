@@ -370,7 +370,9 @@ impl Tenant {
         // What has no init of its own is as old as the host.
         let started = snapshot.started.unwrap_or_default();
         let usage = snapshot.cpu_usage.as_ref();
-        if times.view.step(snapshot.taken, started, limits, usage, steal) {
+        let stepped = times.view.step(snapshot.taken, started, limits, usage, steal);
+        let counted = snapshot.tasks.is_some_and(|tasks| times.view.count_forks(&tasks));
+        if stepped || counted {
             times.version += 1;
             save(&times.view);
         }

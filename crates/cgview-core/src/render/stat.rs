@@ -18,7 +18,7 @@ use crate::{
 /// | `intr`, `softirq` | as many zeros as the host has columns: interrupts belong to no container |
 /// | `ctxt` | 0: the kernel counts context switches by task and not by cgroup |
 /// | `btime` | the host's, less the boot clock's offset in the reader's time namespace, as the kernel does |
-/// | `processes` | pids handed out in the container's pid namespace, or else its tasks |
+/// | `processes` | pids handed out in the container's pid namespace, or else its tasks: the most that were seen |
 /// | `procs_running`, `procs_blocked` | tasks of the container in R and D; the reader itself runs |
 /// | any other | its name, and zeros for its numbers |
 ///
@@ -167,10 +167,11 @@ fn btime(view: &View<'_>, line: &[u8], out: &mut Output<'_>) {
 fn processes(view: &View<'_>, line: &[u8], out: &mut Output<'_>) {
     let (count, rule) = match view.snapshot.tasks {
         Some(tasks) if tasks.last_pid > 0 => (tasks.last_pid, "pids handed out so far"),
-        Some(tasks) => (tasks.total, "as many as there are"),
+        Some(tasks) => (tasks.total, "the most that there have been"),
         None => (0, "not counted"),
     };
-    number(line, count, Why::of(Source::Tasks, rule), out);
+    // A counter, of which the newest task tells no more once it has ended.
+    number(line, count.max(view.cpu_view.forks()), Why::of(Source::Tasks, rule), out);
 }
 
 /// A line of a name and one number.
