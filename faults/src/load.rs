@@ -94,7 +94,7 @@ impl Load {
             load.cgroups.push(cgroup);
         }
         eventually("all readers read", || load.has_state(1));
-        assert_eq!(load.complaints(), "", "before anything went wrong");
+        assert_eq!(load.complaints(), "", "before anything went wrong: {}", daemon.log());
         load.board.forget_longest();
         println!("all readers read after {} ms", began.elapsed().as_millis());
         load
