@@ -122,5 +122,14 @@ fn nspawn_binds_and_is_attached_to() {
     start(&package, "");
     attach_and_detach(&mut package, "nspawn", "web", look);
     end(&package);
+
+    // The service attaches to each that is started, and what is attached outlives it.
+    package.run("systemctl start cgview-attach.service");
+    start(&package, "");
+    eventually("it has its view", || look(&package).memory() == MEMORY);
+    look(&package).is_own();
+    package.run("systemctl stop cgview-attach.service");
+    look(&package).is_own();
+    end(&package);
     assert_eq!(package.mounts().len(), 1);
 }
