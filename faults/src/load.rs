@@ -135,7 +135,7 @@ impl Load {
                         rng: Rng::with_seed(seed.wrapping_add(number as u64)),
                         report: &report,
                         kept: VecDeque::new(),
-                        complaints: 0,
+                        errors: 0,
                     };
                     scope.spawn(move || {
                         slot.state.store(1, SeqCst);

@@ -29,7 +29,7 @@ const SMALL_READS: usize = 24;
 /// How many files it keeps open and reads again and again.
 const KEPT: usize = 4;
 
-/// How many of its complaints a reader writes down.
+/// How many of the errors that it gets a reader writes down.
 const COMPLAINTS: u32 = 20;
 
 /// A reader.
@@ -47,7 +47,7 @@ pub(crate) struct Reader<'a> {
     /// What goes wrong is written here.
     pub(crate) report: &'a File,
     pub(crate) kept: VecDeque<(String, File)>,
-    pub(crate) complaints: u32,
+    pub(crate) errors: u32,
 }
 
 /// The directory with the CPUs.
@@ -106,7 +106,7 @@ impl Reader<'_> {
             self.kept.push_back((file.to_owned(), clone));
         }
         let text = self.read_all(file, |buffer, _| slot.call(Call::Read, || opened.read(buffer)));
-        self.judge(file, text);
+        self.judge(file, &path, text);
     }
 
     /// Reads anew through a descriptor that has been open for a while.
@@ -117,7 +117,7 @@ impl Reader<'_> {
             slot.call(Call::Read, || kept.read_at(buffer, offset))
         });
         let is_good = text.is_some();
-        self.judge(&file, text);
+        self.judge(&file, Path::new("an open file"), text);
         // A descriptor of a dead connection stays dead.
         if is_good && self.rng.u32(0..8) != 0 {
             self.kept.push_back((file, kept));
@@ -159,7 +159,7 @@ impl Reader<'_> {
         let listed = self.slot.call(Call::List, list);
         if let Some(count) = self.done(CPUS, "list", listed) {
             let judgement = self.checker.check_cpus(count);
-            self.count(CPUS, judgement, &[]);
+            self.count(&dir, judgement, &[]);
         }
     }
 
@@ -170,13 +170,16 @@ impl Reader<'_> {
         self.done(&file, "stat", result);
     }
 
-    fn judge(&mut self, file: &str, text: Option<Vec<u8>>) {
+    fn judge(&mut self, file: &str, path: &Path, text: Option<Vec<u8>>) {
         let Some(text) = text else { return };
-        let judgement = self.checker.check(file, &text);
-        self.count(file, judgement, &text);
+        let judgement = self.checker.check(file, &text).map_err(|wrong| match wrong {
+            Wrong::Text(what) => Wrong::Text(format!("{file}: {what}")),
+            Wrong::Back(what) => Wrong::Back(format!("{file}: {what}")),
+        });
+        self.count(path, judgement, &text);
     }
 
-    fn count(&mut self, file: &str, judgement: Result<(), Wrong>, text: &[u8]) {
+    fn count(&mut self, path: &Path, judgement: Result<(), Wrong>, text: &[u8]) {
         self.slot.texts.fetch_add(1, Relaxed);
         if let Err(what) = judgement {
             let counter = match what {
@@ -184,7 +187,8 @@ impl Reader<'_> {
                 Wrong::Text(_) => &self.slot.wrong,
             };
             counter.fetch_add(1, Relaxed);
-            self.complain(&format!("{file}: {what}; it is {:?}", String::from_utf8_lossy(text)));
+            let text = String::from_utf8_lossy(text);
+            self.complain(&format!("{}: {what}; it is {text:?}", path.display()));
         }
     }
 
@@ -197,19 +201,19 @@ impl Reader<'_> {
                 } else {
                     self.slot.failed.fetch_add(1, Relaxed);
                 }
-                self.complain(&format!("cannot {call} {file}: {error}"));
+                self.errors += 1;
+                if self.errors <= COMPLAINTS {
+                    self.complain(&format!("cannot {call} {file}: {error}"));
+                }
                 None
             }
         }
     }
 
     fn complain(&mut self, what: &str) {
-        self.complaints += 1;
-        if self.complaints <= COMPLAINTS {
-            // In one piece, as others write there too.
-            let line = format!("{}: {what}\n", self.name);
-            let mut report = self.report;
-            let _ = report.write_all(line.as_bytes());
-        }
+        // In one piece, as others write there too.
+        let line = format!("{}: {what}\n", self.name);
+        let mut report = self.report;
+        let _ = report.write_all(line.as_bytes());
     }
 }
