@@ -1,12 +1,12 @@
 //! What a container has of the view: its files bound over their namesakes, as runtimes bind them.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use cgview_testkit::is_guest;
-use rustix::mount::mount_bind;
+use rustix::{io::Errno, mount::mount_bind};
 
 /// Files of the view that can be read, by their paths below the mountpoint.
 #[derive(Clone, Debug, Default)]
@@ -26,10 +26,10 @@ pub fn bind(mountpoint: &Path) {
     find(mountpoint, &mountpoint.join("proc"), &mut files);
     for path in files.iter().map(String::as_str).chain(DIRS) {
         let target = Path::new("/").join(path);
-        if target.exists() && mountpoint.join(path).exists() {
-            mount_bind(mountpoint.join(path), &target).unwrap_or_else(|errno| {
-                panic!("cannot bind {}: {errno}", target.display());
-            });
+        if target.exists() && again(|| mountpoint.join(path).try_exists()) {
+            while let Err(errno) = mount_bind(mountpoint.join(path), &target) {
+                assert_eq!(errno, Errno::CONNABORTED, "cannot bind {}", target.display());
+            }
         }
     }
 }
@@ -49,7 +49,7 @@ impl Files {
                 place % 5 == 0
             });
         }
-        let is_readable = |path: &String| fs::read(mountpoint.join(path)).is_ok();
+        let is_readable = |path: &String| again(|| is_readable(&mountpoint.join(path)));
         files.proc.retain(is_readable);
         files.sys.retain(is_readable);
         files
@@ -60,9 +60,11 @@ impl Files {
     #[must_use]
     pub(crate) fn of_container(&self, mountpoint: &Path, cpus_change: bool) -> Files {
         let mut files = self.clone();
-        files.proc.retain(|path| fs::read(mountpoint.join(path)).is_ok());
-        let cpus = fs::read_dir(mountpoint.join("sys/devices/system/cpu")).unwrap();
-        let cpus: Vec<_> = cpus.map(|entry| entry.unwrap().file_name()).collect();
+        files.proc.retain(|path| again(|| is_readable(&mountpoint.join(path))));
+        let cpus: Vec<_> = entries(&mountpoint.join("sys/devices/system/cpu"))
+            .iter()
+            .map(|entry| entry.file_name().unwrap_or_default().to_owned())
+            .collect();
         files.sys.retain(|path| match cpu_of(path) {
             None | Some(0) => true,
             Some(number) => !cpus_change && cpus.contains(&format!("cpu{number}").into()),
@@ -77,12 +79,36 @@ fn cpu_of(path: &str) -> Option<usize> {
     name.parse().ok()
 }
 
-fn find(mountpoint: &Path, dir: &Path, files: &mut Vec<String>) {
-    let mut entries: Vec<PathBuf> =
-        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+/// Asks until there is an answer: a machine may be so slow that its daemon's worker is taken for stuck, and before
+/// Linux 6.9 what that one had read fails.
+fn again<T>(ask: impl Fn() -> io::Result<T>) -> T {
+    loop {
+        match ask() {
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::CONNABORTED) => {}
+            answer => return answer.unwrap(),
+        }
+    }
+}
+
+/// Whether a file can be read; an error is that the connection was aborted.
+fn is_readable(path: &Path) -> io::Result<bool> {
+    match fs::read(path) {
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::CONNABORTED) => Err(error),
+        read => Ok(read.is_ok()),
+    }
+}
+
+/// What is in a directory, by name.
+fn entries(dir: &Path) -> Vec<PathBuf> {
+    let list = || fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>();
+    let mut entries = again(list);
     entries.sort();
-    for path in entries {
-        let kind = fs::symlink_metadata(&path).unwrap().file_type();
+    entries
+}
+
+fn find(mountpoint: &Path, dir: &Path, files: &mut Vec<String>) {
+    for path in entries(dir) {
+        let kind = again(|| fs::symlink_metadata(&path)).file_type();
         if kind.is_dir() {
             find(mountpoint, &path, files);
         } else if kind.is_file() {
