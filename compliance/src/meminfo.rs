@@ -6,7 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Container, MIB, PATIENCE, text, truth, under_test};
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+use crate::{Container, MIB, PATIENCE, memory::Mapping, text, truth, under_test};
 
 /// How far a line may be from the truth: 1 % of it, or 1 MiB.
 const PARTS: u64 = 100;
@@ -60,6 +62,9 @@ const FIELDS: [(&str, &str, &str); 24] = [
     ("Zswapped", "zswapped", ""),
 ];
 
+/// Some of the kernel's `FLUSH_TIME`.
+const FLUSH_TIMES: Duration = Duration::from_secs(6);
+
 /// A look at a container's `/proc/meminfo`.
 #[derive(Debug)]
 pub struct Look<'a> {
@@ -88,7 +93,12 @@ impl<'a> Look<'a> {
     pub fn has_grown(&self, by: &[(&str, i128)]) {
         let mut wrong = Vec::new();
         let end = Instant::now() + PATIENCE;
+        let mut stirred = Instant::now();
         loop {
+            if stirred.elapsed() > FLUSH_TIMES {
+                stir(self.container);
+                stirred = Instant::now();
+            }
             let now = Look::new(self.container);
             wrong.clear();
             for &(names, by) in by {
@@ -130,6 +140,25 @@ impl<'a> Look<'a> {
         }
         judge("MemFree", self.sum("MemTotal").saturating_sub(used));
         differences
+    }
+}
+
+/// Changes a number of the container's on each CPU, and changes it back.
+///
+/// The kernel may leave a change out of `memory.stat` until there is another one on the same CPU: "Speculative
+/// already-on-list test. This may race leading to temporary inaccuracies, which is fine." (`kernel/cgroup/rstat.c`)
+fn stir(container: &Container) {
+    for cpu in truth::online() {
+        let stirs = container.enter().run(move || {
+            let mut cpus = CpuSet::new();
+            cpus.set(usize::try_from(cpu).unwrap());
+            // Not every CPU is the container's.
+            if sched_setaffinity(None, &cpus).is_ok() {
+                drop(Mapping::anonymous(MIB / 4));
+            }
+            0
+        });
+        assert_eq!(stirs.wait(), 0);
     }
 }
 
