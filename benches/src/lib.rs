@@ -8,4 +8,4 @@ pub mod record;
 pub mod servers;
 pub mod trace;
 
-pub use machine::{MEMORY_STAT, Machine};
+pub use machine::{FILES, MEMORY_STAT, Machine};

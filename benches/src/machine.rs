@@ -27,6 +27,16 @@ macro_rules! seed {
 /// `memory.stat` of a container on Linux 6.12.
 pub const MEMORY_STAT: &str = include_str!("memory.stat");
 
+/// The files that most programs read.
+pub const FILES: [ProcFile; 6] = [
+    ProcFile::Meminfo,
+    ProcFile::Stat,
+    ProcFile::Cpuinfo,
+    ProcFile::Uptime,
+    ProcFile::Loadavg,
+    ProcFile::Diskstats,
+];
+
 /// A host, and one container on it.
 #[derive(Debug)]
 pub struct Machine {

@@ -7,8 +7,8 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use cgview_benches::Machine;
-use cgview_core::{File, tree::ProcFile};
+use cgview_benches::{FILES, Machine};
+use cgview_core::File;
 use cgview_fuse::{Service, service::Caller, settings::ViewSettings};
 use cgview_host::Host;
 
@@ -42,15 +42,6 @@ unsafe impl GlobalAlloc for Counting {
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
-
-const FILES: [ProcFile; 6] = [
-    ProcFile::Meminfo,
-    ProcFile::Stat,
-    ProcFile::Cpuinfo,
-    ProcFile::Uptime,
-    ProcFile::Loadavg,
-    ProcFile::Diskstats,
-];
 
 /// All files, as a container's only process reads them.
 fn read(service: &Service, container: u32) {

@@ -3,22 +3,13 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use cgview_benches::{Machine, placement::Placement, record::Scale};
+use cgview_benches::{FILES, Machine, placement::Placement, record::Scale};
 use cgview_core::{File, tree::ProcFile};
 use cgview_fuse::{Service, service::Caller, settings::ViewSettings};
 use cgview_host::Host;
 use cgview_testkit::FakeHost;
 
 use crate::row;
-
-const FILES: [ProcFile; 6] = [
-    ProcFile::Meminfo,
-    ProcFile::Stat,
-    ProcFile::Cpuinfo,
-    ProcFile::Uptime,
-    ProcFile::Loadavg,
-    ProcFile::Diskstats,
-];
 
 /// How often each is measured, in turn.
 const ROUNDS: usize = 15;

@@ -200,15 +200,14 @@ impl CpuView {
         true
     }
 
-    /// Takes in how many processes there have been so far, by the tasks that there are: the newest one's pid, or their
-    /// number, which both fall when tasks end. What was told does not.
+    /// Takes in how many processes there have been so far, by the tasks that there are: [`Tasks::newest`], which
+    /// falls when tasks end. What was told does not.
     ///
     /// Returns whether anything changed, so that it has to be saved.
     pub const fn count_forks(&mut self, tasks: &Tasks) -> bool {
-        let forks = if tasks.last_pid > 0 { tasks.last_pid } else { tasks.total };
-        let is_more = forks > self.forks;
+        let is_more = tasks.newest() > self.forks;
         if is_more {
-            self.forks = forks;
+            self.forks = tasks.newest();
         }
         is_more
     }

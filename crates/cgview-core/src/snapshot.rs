@@ -317,3 +317,11 @@ pub struct Tasks {
     /// The newest one's pid in the container's pid namespace.
     pub last_pid: u64,
 }
+
+impl Tasks {
+    /// The pid of the newest one, or where that is not known, as many as there are.
+    #[must_use]
+    pub const fn newest(&self) -> u64 {
+        if self.last_pid > 0 { self.last_pid } else { self.total }
+    }
+}

@@ -165,11 +165,13 @@ fn btime(view: &View<'_>, line: &[u8], out: &mut Output<'_>) {
 }
 
 fn processes(view: &View<'_>, line: &[u8], out: &mut Output<'_>) {
-    let (count, rule) = match view.snapshot.tasks {
-        Some(tasks) if tasks.last_pid > 0 => (tasks.last_pid, "pids handed out so far"),
-        Some(tasks) => (tasks.total, "the most that there have been"),
-        None => (0, "not counted"),
+    let tasks = view.snapshot.tasks;
+    let rule = match tasks {
+        Some(tasks) if tasks.last_pid > 0 => "pids handed out so far",
+        Some(_) => "the most that there have been",
+        None => "not counted",
     };
+    let count = tasks.map_or(0, |tasks| tasks.newest());
     // A counter, of which the newest task tells no more once it has ended.
     number(line, count.max(view.cpu_view.forks()), Why::of(Source::Tasks, rule), out);
 }
