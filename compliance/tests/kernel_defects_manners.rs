@@ -75,10 +75,10 @@ fn w26_reads_are_those_of_procfs() {
     let file = File::open(&path).unwrap();
     let mut buffer = [0; 10];
     let fresh = file.read_at(&mut buffer, 20).unwrap();
-    let (text, length) = (buffer[..fresh].to_vec(), whole.len() as u64);
-    assert_eq!(fs::read(&path).unwrap().len(), whole.len());
+    let text = buffer[..fresh].to_vec();
+    // The length is that of this descriptor's text: a number of LXCFS's that falls below 0 has 12 more digits.
     let past = File::open(&path).and_then(|file| {
-        file.read_at(&mut buffer, 0)?;
+        let length = file.read_at(&mut vec![0; 128 << 10], 0)? as u64;
         file.read_at(&mut buffer, length + 1)
     });
     let size = fs::metadata(&path).unwrap().len();
