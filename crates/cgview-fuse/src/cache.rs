@@ -120,16 +120,16 @@ impl Callers {
         }
     }
 
-    /// The caller behind a thread id, unless that has been asked in vain for `slow`.
+    /// The caller behind a thread id, as fresh as `settings` want it, unless that has been asked in vain for long.
     pub(crate) fn get(
         &self,
         host: &Host,
         tid: u32,
-        slow_after: Duration,
+        settings: &ViewSettings,
         counters: &CacheCounters,
     ) -> Result<Caller> {
         let Some(shard) = self.shard(tid) else { return host.caller(tid) };
-        if self.flights.are_stuck(slow_after, |&other| other == tid) {
+        if self.flights.are_stuck(settings.slow(), |&other| other == tid) {
             return Err(slow(format!("/proc/{tid}/cgroup")));
         }
         let _flight = self.flights.start(tid);
@@ -152,7 +152,7 @@ impl Callers {
                 host.caller(tid)
             }
             Some(Some(kept)) => {
-                match kept.check(host) {
+                match kept.check_within(host, settings.freshness) {
                     Ok(caller) => {
                         counters.hits.inc();
                         Ok(caller)
@@ -511,10 +511,12 @@ mod tests {
         // For 373 callers.
         let host = Host::at(fake.path()).unwrap().keeping(3000);
         let callers = Callers::new(&host);
+        let settings =
+            ViewSettings { request_deadline: Duration::MAX, ..ViewSettings::default() };
         let hits = |tids: &[u32]| {
             let counters = CacheCounters::default();
             for &tid in tids {
-                callers.get(&host, tid, Duration::MAX, &counters).unwrap();
+                callers.get(&host, tid, &settings, &counters).unwrap();
             }
             counters.hits.get()
         };

@@ -244,6 +244,9 @@ fn a_thread_may_ask() {
     assert!(Arc::ptr_eq(&kept.check(&host).unwrap().container, &container));
 }
 
+/// No caller is trusted for so long, and so for as long as any may be.
+const LONG: Duration = Duration::from_secs(3600);
+
 /// How many system calls of this thread have read something until now, this one's own left out: `syscr` of proc(5),
 /// `/proc/PID/io`. `None` where the kernel does not count them.
 fn reads() -> Option<u64> {
@@ -265,19 +268,40 @@ fn a_known_caller_is_told_by_one_read_or_by_none() {
         work();
         Some(reads()? - before)
     };
-    let check = || {
+    let check = |age| {
         for _ in 0..CHECKS {
-            kept.check(&host).unwrap();
+            kept.check_within(&host, age).unwrap();
         }
     };
     // Once a second it is looked at closer, which takes more.
     let least = |work: &dyn Fn()| (0..50).map(|_| read_by(work)).min().unwrap();
-    let (Some(checked), Some(idle)) = (least(&check), least(&|| ())) else {
+    let (Some(checked), Some(idle)) = (least(&|| check(Duration::ZERO)), least(&|| ())) else {
         return skip("needs a kernel that counts reads (CONFIG_TASK_IO_ACCOUNTING)");
     };
     // PIDFD_GET_INFO reads nothing.
     let is_asked = host.layout() == Layout::Unified && kernel_is_at_least(6, 13);
     assert_eq!(checked - idle, if is_asked { 0 } else { CHECKS });
+    // Nor does it to ask whether it has ended.
+    assert_eq!(least(&|| check(LONG)), Some(idle));
+}
+
+// one, other   <- the caller moves
+#[test]
+fn a_caller_that_moves_is_who_it_was_for_no_longer_than_it_may() {
+    let Some(tree) = Tree::new() else { return };
+    let (one, other) = (tree.cgroup("one"), tree.cgroup("other"));
+    let process = Spawn::new().cgroup(&one).run(pause);
+    let host = Host::live().unwrap();
+    let kept = host.keep(process.pid()).unwrap();
+    let home = |age| kept.check_within(&host, age).map(|caller| caller.container.id().clone());
+    let before = home(Duration::ZERO).unwrap();
+    other.add(process.pid());
+    let after = host.caller(process.pid()).unwrap().container.id().clone();
+    assert_ne!(before, after);
+    assert_eq!(home(Duration::from_nanos(1)).unwrap(), after);
+    drop(process);
+    let error = home(LONG).unwrap_err();
+    assert!(matches!(error, Error::Gone { .. }), "{error}");
 }
 
 #[test]

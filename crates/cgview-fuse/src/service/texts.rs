@@ -245,7 +245,7 @@ impl Service {
         if tid == 0 {
             return Err(Error::NoCaller);
         }
-        Ok(self.callers.get(&self.host, tid, settings.slow(), &self.metrics.callers)?)
+        Ok(self.callers.get(&self.host, tid, &settings, &self.metrics.callers)?)
     }
 
     /// The CPUs and nodes of a caller's container. `None` if it is the host, or nobody that is known.
