@@ -133,6 +133,13 @@ pub fn load<T: DeserializeOwned>(name: &str) -> Result<Vec<T>> {
     read().with_context(|| format!("cannot read {}", path.display()))
 }
 
+/// The least of what was measured again and again: whatever else a machine does, or those that it shares its hardware with,
+/// makes times longer, and never shorter.
+#[must_use]
+pub fn undisturbed(values: impl Iterator<Item = f64>) -> f64 {
+    values.min_by(f64::total_cmp).unwrap_or(f64::NAN)
+}
+
 /// A number with one place after the point, which is more than any of these is good for.
 #[must_use]
 pub fn rounded(value: f64) -> f64 {

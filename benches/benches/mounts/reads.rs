@@ -9,7 +9,7 @@ use anyhow::Result;
 use cgview_benches::{
     placement::Placement,
     readers::{Outcome, Readers, Task},
-    record::{Read, rounded},
+    record::{Read, rounded, undisturbed},
     servers::Server,
 };
 
@@ -25,10 +25,10 @@ const OTHER_BUFFERS: [usize; 2] = [1 << 10, 128 << 10];
 const CROWDS: [usize; 3] = [2, 4, 64];
 
 /// How often each server is measured, in turn.
-const ROUNDS: usize = 7;
+const ROUNDS: usize = 20;
 
 /// For how long, in each round.
-const TIME: Duration = Duration::from_millis(100);
+const TIME: Duration = Duration::from_millis(40);
 
 /// What is read by how many.
 struct Case {
@@ -91,21 +91,19 @@ fn measure_case(
         }
     }
     let row = |(server, outcomes): (&Server, &Vec<(Outcome, f64)>)| {
-        let median = |value: fn(&(Outcome, f64)) -> f64| {
-            let mut values: Vec<f64> = outcomes.iter().map(value).collect();
-            values.sort_by(f64::total_cmp);
-            rounded(values.get(values.len() / 2).copied().unwrap_or(f64::NAN))
-        };
+        let least =
+            |value: fn(&(Outcome, f64)) -> f64| rounded(undisturbed(outcomes.iter().map(value)));
+        let seconds = undisturbed(outcomes.iter().map(|(outcome, _)| outcome.rate.recip()));
         Read {
             placement: case.placement.name().into(),
             readers: case.readers,
             buffer: case.buffer,
             file: case.file.into(),
             server: server.name.into(),
-            reads_per_s: median(|(outcome, _)| outcome.rate).round(),
-            median_us: median(|(outcome, _)| outcome.median as f64 / 1000.0),
-            p99_us: median(|(outcome, _)| outcome.p99 as f64 / 1000.0),
-            server_cpu_us: median(|(_, cpu)| *cpu),
+            reads_per_s: seconds.recip().round(),
+            median_us: least(|(outcome, _)| outcome.median as f64 / 1000.0),
+            p99_us: least(|(outcome, _)| outcome.p99 as f64 / 1000.0),
+            server_cpu_us: least(|(_, cpu)| *cpu),
         }
     };
     let measured = servers.iter().zip(&outcomes).filter(|(_, outcomes)| !outcomes.is_empty());

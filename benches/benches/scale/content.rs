@@ -2,8 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
-use cgview_benches::{FILES, Machine, placement::Placement, record::Scale};
+use anyhow::Result;
+use cgview_benches::{
+    FILES, Machine,
+    placement::Placement,
+    record::{Scale, undisturbed},
+};
 use cgview_core::{File, tree::ProcFile};
 use cgview_fuse::{Service, service::Caller, settings::ViewSettings};
 use cgview_host::Host;
@@ -12,7 +16,7 @@ use cgview_testkit::FakeHost;
 use crate::row;
 
 /// How often each is measured, in turn.
-const ROUNDS: usize = 15;
+const ROUNDS: usize = 25;
 
 /// How many reads are timed together.
 const READS: u32 = 1000;
@@ -111,10 +115,9 @@ pub(crate) fn measure(is_test: bool) -> Result<Vec<Scale>> {
                     times.push(engine.read(file, u32::try_from(round)? * reads, reads)?);
                 }
             }
-            for (engine, times) in engines.iter().zip(&mut times) {
-                times.sort_unstable();
-                let median = times.get(times.len() / 2).context("no round")?;
-                let each = median.as_secs_f64() * 1e6 / f64::from(reads);
+            for (engine, times) in engines.iter().zip(times) {
+                let micros = undisturbed(times.iter().map(Duration::as_secs_f64)) * 1e6;
+                let each = micros / f64::from(reads);
                 rows.push(row(what, engine.size, file.path(), each, "us"));
             }
         }

@@ -511,8 +511,7 @@ mod tests {
         // For 373 callers.
         let host = Host::at(fake.path()).unwrap().keeping(3000);
         let callers = Callers::new(&host);
-        let settings =
-            ViewSettings { request_deadline: Duration::MAX, ..ViewSettings::default() };
+        let settings = ViewSettings { request_deadline: Duration::MAX, ..ViewSettings::default() };
         let hits = |tids: &[u32]| {
             let counters = CacheCounters::default();
             for &tid in tids {

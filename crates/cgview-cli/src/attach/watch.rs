@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::bail;
 use cgview_attach::Bound;
 use cgview_host::{CgroupWatch, Host, Running, Standing};
 use rustix::{
@@ -17,11 +18,14 @@ use sd_notify::NotifyState;
 use super::{Args, Target, attach, summary, tell_failures, title};
 use crate::report;
 
-/// How often a new cgroup is looked at while its container is being set up: at first, and after [`SOON`].
-const PACE: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(50)];
+/// How often a new cgroup is looked at until [`SOON`] has passed.
+const PACE: Duration = Duration::from_millis(10);
 
 /// How long most containers take to be set up.
 const SOON: Duration = Duration::from_secs(2);
+
+/// What takes longer is looked at again after such a part of the time that it took until then.
+const LATER: u32 = 20;
 
 /// How long a new cgroup is looked at. What starts there later is found with all others.
 const LATE: Duration = Duration::from_secs(30);
@@ -74,8 +78,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 return true;
             }
             let age = now.saturating_duration_since(pending.since);
-            let [first, later] = PACE;
-            pending.next = now + if age < SOON { first } else { later };
+            pending.next = now + if age < SOON { PACE } else { age / LATER };
             !watch.look(&pending.dir) && age < LATE
         });
         if now >= round {
@@ -152,6 +155,16 @@ impl Watch<'_> {
         }
         let target = Target::of(container);
         let attached = attach(self.args, &target)?;
+        let has_some = attached.count(Bound::Bound) + attached.count(Bound::Already) > 0;
+        if let Some((entry, failure)) = attached.failures().next()
+            && !has_some
+        {
+            bail!(
+                "cannot give {} a view: {} is not attached: {failure}",
+                target.title,
+                entry.path()
+            );
+        }
         tell_failures(&target.title, &attached);
         if attached.count(Bound::Bound) > 0 {
             report::note(summary(&title(container), &attached).trim_end());
