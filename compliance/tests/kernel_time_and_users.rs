@@ -93,7 +93,8 @@ fn a_user_namespace_changes_no_number() {
     let (age, idle) = text::uptime(&container.read("/proc/uptime"));
     let meant = truth::age(container.init().pid());
     assert!(age.abs_diff(meant).as_secs() < 5, "{age:?} {meant:?}");
-    assert!(idle <= age, "{age:?} {idle:?}");
+    // The idle time of a CPU that comes is a tick ahead (docs/semantics.md).
+    assert!(idle <= age + Duration::from_millis(10), "{age:?} {idle:?}");
     // The programs of a user without rights on the host.
     let said = container.run("LC_ALL=C free -k");
     assert!(said.contains(" 262144 "), "{said}");

@@ -222,10 +222,12 @@ struct Known {
 }
 
 impl Known {
-    /// Who it was less than `age` ago; nobody where it takes as little to ask who it is now.
+    /// Who it was less than `age` ago, if it cannot have become another one by itself: in a pid namespace of its own it is
+    /// in its init's container wherever below that it moves. Nobody where it takes as little to ask who it is now.
     fn within(&self, age: Duration) -> Option<Caller> {
         let is_new = self.asked.elapsed() < age && self.checked.elapsed() < TRUSTED_FOR;
-        (self.cgroup.is_none() && is_new).then(|| self.caller.clone())
+        let is_bound = self.cgroup.is_none() && self.caller.container.init().is_some();
+        (is_bound && is_new).then(|| self.caller.clone())
     }
 }
 
@@ -260,8 +262,9 @@ impl KeptCaller {
         self.check_within(host, Duration::ZERO)
     }
 
-    /// The same, of a caller that may have moved to another cgroup since less than `age` ago: asked for its cgroups
-    /// within that time, it is asked only whether it has ended, which takes a tenth as long.
+    /// The same, but somebody else may have moved it out of its container since less than `age` ago: a process in a pid
+    /// namespace of its own that was asked for its cgroups within that time is asked only whether it has ended, which
+    /// takes a tenth as long.
     ///
     /// # Errors
     ///

@@ -285,12 +285,26 @@ fn a_known_caller_is_told_by_one_read_or_by_none() {
     assert_eq!(least(&|| check(LONG)), Some(idle));
 }
 
-// one, other   <- the caller moves
+// one, other   <- a process is moved from one to the other
 #[test]
-fn a_caller_that_moves_is_who_it_was_for_no_longer_than_it_may() {
+fn a_process_of_the_host_has_moved_at_once() {
     let Some(tree) = Tree::new() else { return };
     let (one, other) = (tree.cgroup("one"), tree.cgroup("other"));
     let process = Spawn::new().cgroup(&one).run(pause);
+    let host = Host::live().unwrap();
+    let kept = host.keep(process.pid()).unwrap();
+    other.add(process.pid());
+    assert_is(&tree, &kept.check_within(&host, LONG).unwrap().container, &other);
+}
+
+// one     <- a container; a process of it is moved from here
+// other   <- to here
+#[test]
+fn who_is_moved_out_of_a_container_is_who_it_was_for_no_longer_than_it_may() {
+    let Some(tree) = Tree::new() else { return };
+    let (one, other) = (tree.cgroup("one"), tree.cgroup("other"));
+    let init = Spawn::new().cgroup(&one).container().run(pause);
+    let process = Spawn::new().cgroup(&one).join(&init, &["pid"]).run(pause);
     let host = Host::live().unwrap();
     let kept = host.keep(process.pid()).unwrap();
     let home = |age| kept.check_within(&host, age).map(|caller| caller.container.id().clone());
