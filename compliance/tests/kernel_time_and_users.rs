@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use cgview_compliance::{Container, Difference, MIB, Options, Server, text, truth};
