@@ -59,6 +59,10 @@ fn read(path: &Path, held: Option<&File>) -> io::Result<String> {
         None => File::open(path)?.read_at(&mut text, 0)?,
     };
     text.truncate(length);
+    if text.is_empty() {
+        // The kernel finds the end of a file at once, now and then, when its connection ends.
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
     // Lines have blanks at their ends.
     let text = String::from_utf8(text).unwrap();
     let ends = text.ends_with('\n');
