@@ -60,7 +60,7 @@ fn read(path: &Path, held: Option<&File>) -> io::Result<String> {
     };
     text.truncate(length);
     if text.is_empty() {
-        // The kernel finds the end of a file at once, now and then, when its connection ends.
+        // Seen once while a connection ended, for an unknown reason: no text, and so a failed call.
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     // Lines have blanks at their ends.

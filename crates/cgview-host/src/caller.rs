@@ -180,7 +180,7 @@ impl Host {
     }
 }
 
-/// Whether a thread has not ended: it is readable then (`pidfd_poll()` in `fs/pidfs.c`).
+/// Whether a thread has not ended: its descriptor is readable once it has (`pidfd_poll()` in `fs/pidfs.c`).
 fn is_alive(pidfd: &OwnedFd) -> bool {
     let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
     rustix::event::poll(&mut fds, Some(&Timespec::default())) == Ok(0)
@@ -272,11 +272,10 @@ impl KeptCaller {
     pub fn check_within(&self, host: &Host, age: Duration) -> Result<Caller> {
         let Some(open) = &self.open else {
             // There were too many to keep it open, and so its number is all there is.
-            let asked = Instant::now();
             let caller = host.caller(self.tid)?;
             let mut known = self.known.lock();
             known.caller = caller.clone();
-            (known.asked, known.checked) = (asked, Instant::now());
+            known.checked = Instant::now();
             return Ok(caller);
         };
         let known = self.known.lock().within(age);
