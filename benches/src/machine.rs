@@ -99,6 +99,7 @@ impl Machine {
     pub fn view(&self) -> View<'_> {
         View {
             snapshot: &self.snapshot,
+            now: Usec::ZERO,
             host: &self.host,
             policy: &self.policy,
             cpus: &self.limits,

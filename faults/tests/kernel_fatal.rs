@@ -62,3 +62,8 @@ fn a_request_that_aborts_workers_is_given_up() {
 fn a_request_that_takes_all_stack_is_given_up() {
     is_given_up("overflow");
 }
+
+#[test]
+fn a_request_that_takes_all_memory_is_given_up() {
+    is_given_up("exhaust");
+}

@@ -53,6 +53,7 @@ impl Situation {
     pub fn view(&self) -> View<'_> {
         View {
             snapshot: &self.snapshot,
+            now: Usec::ZERO,
             host: &self.host,
             policy: &self.policy,
             cpus: &self.cpus,

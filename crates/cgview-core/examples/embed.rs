@@ -51,6 +51,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let policy = Policy::default();
     let view = View {
         snapshot: &snapshot,
+        now: snapshot.taken,
         host: &host,
         policy: &policy,
         cpus: &CpuLimits::of(&snapshot, &host, &policy),

@@ -13,6 +13,7 @@ use crate::{
     render::{self, cpuinfo::CpuinfoOutline},
     snapshot::Snapshot,
     tree::{Dir, Entry, File, Link, ProcFile, SysRule},
+    units::Usec,
 };
 
 /// All that a text is rendered from.
@@ -23,6 +24,10 @@ use crate::{
 pub struct View<'a> {
     /// What the kernel said of the container. It has the parts that [`File::parts`] names.
     pub snapshot: &'a Snapshot,
+    /// The clock of the snapshot, `CLOCK_BOOTTIME`, when the text is rendered: `/proc/uptime` tells that moment,
+    /// as the kernel's does, and counters are those of the snapshot. What is before the snapshot counts as its
+    /// moment.
+    pub now: Usec,
     /// What the host has.
     pub host: &'a HostFacts,
     /// The administrator's choices.

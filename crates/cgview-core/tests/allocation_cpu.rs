@@ -85,6 +85,7 @@ fn the_steady_state_allocates_nothing() {
             load.step(snapshot.taken, 3);
             let view = View {
                 snapshot: &snapshot,
+                now: Usec::ZERO,
                 host: &host,
                 policy: &policy,
                 cpus: &limits,

@@ -34,6 +34,7 @@ proptest! {
         for (snapshot, cpus) in [(&snapshot, &cpus), (&whole.0, &whole.1)] {
             let view = View {
                 snapshot,
+                now: Usec::ZERO,
                 host: &Container::host(),
                 policy: &Policy::default(),
                 cpus,
@@ -59,6 +60,7 @@ proptest! {
         let (snapshot, cpus) = (container.snapshot(), container.limits());
         let view = View {
             snapshot: &snapshot,
+            now: Usec::ZERO,
             host: &Container::host(),
             policy: &Policy::default(),
             cpus: &cpus,
@@ -153,6 +155,7 @@ fn loadavg_and_stat_agree_on_tasks() {
     let load = LoadAverage::seeded(Usec::ZERO, [5, 123, 1000]);
     let view = View {
         snapshot: &snapshot,
+        now: Usec::ZERO,
         host: &Container::host(),
         policy: &Policy::default(),
         cpus: &container.limits(),

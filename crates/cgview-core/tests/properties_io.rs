@@ -26,6 +26,7 @@ const FILES: [ProcFile; 6] = [
 fn render(snapshot: &Snapshot, file: ProcFile, host: &[u8]) -> Result<Vec<u8>, Error> {
     let view = View {
         snapshot,
+        now: Usec::ZERO,
         host: &HostFacts::default(),
         policy: &Policy::default(),
         cpus: &CpuLimits::default(),

@@ -8,7 +8,7 @@
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
 use cgview_core::{
-    Bytes, File, HostFacts, Limit, Mask, Policy, Reader, Snapshot, View,
+    Bytes, File, HostFacts, Limit, Mask, Policy, Reader, Snapshot, Usec, View,
     cpu_view::CpuView,
     effective::{CpuLimits, MemoryLimits},
     host::{HostMemory, HostNode},
@@ -47,6 +47,7 @@ fn render(
 ) -> Vec<u8> {
     let view = View {
         snapshot,
+        now: Usec::ZERO,
         host,
         policy,
         cpus: &CpuLimits::default(),

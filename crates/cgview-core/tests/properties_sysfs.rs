@@ -6,7 +6,7 @@ mod machine;
 use std::sync::Arc;
 
 use cgview_core::{
-    Bytes, HostFacts, Limit, Mask, Policy, Reader, Snapshot, View,
+    Bytes, HostFacts, Limit, Mask, Policy, Reader, Snapshot, Usec, View,
     cpu_view::CpuView,
     effective::CpuLimits,
     host::HostNode,
@@ -222,6 +222,7 @@ proptest! {
         let shown = machine.show(&case.visible, &case.nodes);
         let view = View {
             snapshot: &Snapshot::default(),
+            now: Usec::ZERO,
             host: &machine.facts,
             policy: &Policy::default(),
             cpus: &shown.limits,
@@ -291,6 +292,7 @@ proptest! {
         let cpus = CpuLimits::of(&snapshot, &host, &policy);
         let view = View {
             snapshot: &snapshot,
+            now: Usec::ZERO,
             host: &host,
             policy: &policy,
             cpus: &cpus,
@@ -358,6 +360,7 @@ fn a_cpu_or_node_that_is_not_the_containers_has_no_text() {
     let cpus = CpuLimits { set: Mask::first(2), visible: Mask::first(2), ..CpuLimits::default() };
     let view = View {
         snapshot: &Snapshot::default(),
+        now: Usec::ZERO,
         host: &facts,
         policy: &Policy::default(),
         cpus: &cpus,

@@ -25,6 +25,7 @@ const LOADAVG: &[u8] = b"0.11 0.37 0.25 1/102 14584\n";
 
 struct Situation {
     snapshot: Snapshot,
+    now: Usec,
     policy: Policy,
     offset: i64,
     load: Option<LoadAverage>,
@@ -44,7 +45,7 @@ impl Situation {
             tasks: Some(Tasks { running: 2, blocked: 1, total: 7, last_pid: 42 }),
             ..Snapshot::default()
         };
-        Situation { snapshot, policy: Policy::default(), offset: 0, load: None }
+        Situation { snapshot, now: Usec::ZERO, policy: Policy::default(), offset: 0, load: None }
     }
 
     /// A container in the root of the hierarchy.
@@ -70,6 +71,7 @@ impl Situation {
         cpu_view.step(self.snapshot.taken, started, &cpus, usage, self.policy.steal);
         let view = View {
             snapshot: &self.snapshot,
+            now: self.now,
             host: &facts,
             policy: &self.policy,
             cpus: &cpus,
@@ -181,6 +183,20 @@ fn by_policy_the_age_is_the_hosts_and_the_idle_time_is_not() {
     let mut situation = Situation::limited();
     situation.policy.uptime = UptimePolicy::Host;
     assert_eq!(situation.render(ProcFile::Uptime, UPTIME), "1604.33 108.00\n");
+}
+
+#[test]
+fn uptime_tells_when_it_is_read_and_idle_time_when_the_snapshot_was_taken() {
+    let host = b"1604.34 3000.00\n";
+    let mut situation = Situation::limited();
+    let at_once = situation.render(ProcFile::Uptime, host);
+    let (up, idle) = at_once.split_once(' ').unwrap();
+    situation.now = situation.snapshot.taken.saturating_add(Usec(1_250_000));
+    let up = up.parse::<f64>().unwrap() + 1.25;
+    assert_eq!(situation.render(ProcFile::Uptime, host), format!("{up:.2} {idle}"));
+    // No clock is behind what was seen.
+    situation.now = situation.snapshot.taken.saturating_sub(Usec(1_250_000));
+    assert_eq!(situation.render(ProcFile::Uptime, host), at_once);
 }
 
 /// W22: in a time namespace the kernel shifts start times, and uptime and btime go with them.

@@ -11,7 +11,7 @@ use std::{
     io,
     mem::MaybeUninit,
     os::fd::BorrowedFd,
-    ptr::{self, NonNull},
+    ptr,
     sync::{
         OnceLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -19,7 +19,8 @@ use std::{
 };
 
 use libc::{SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV};
-use rustix::mm::{MapFlags, ProtFlags, mmap};
+
+use crate::ledger::numbers;
 
 /// How many processes a request may end.
 const MOST_DEATHS: u64 = 2;
@@ -31,7 +32,7 @@ const NOTES: usize = 192;
 const SUSPECTS: usize = 32;
 
 /// The page, of which the first part is the ledger's own.
-const PAGE: usize = 4096;
+pub(crate) const PAGE: usize = 4096;
 pub(crate) const START: usize = PAGE - (NOTES + 2 * SUSPECTS) * size_of::<u64>();
 
 /// Of a note: the process crashed at this request.
@@ -43,17 +44,10 @@ const RESENT: u64 = 1 << 63;
 /// The notes, in memory that outlives the process.
 #[derive(Debug)]
 pub(crate) struct Notes {
-    page: NonNull<u8>,
+    page: &'static [AtomicU64],
     /// Whether any request is suspected, so that nobody has to look.
     suspected: AtomicUsize,
 }
-
-// SAFETY: all that is read and written of the page is atomic.
-#[expect(unsafe_code, reason = "memory that is shared with the next process")]
-unsafe impl Send for Notes {}
-// SAFETY: as above.
-#[expect(unsafe_code, reason = "memory that is shared with the next process")]
-unsafe impl Sync for Notes {}
 
 thread_local! {
     /// What this thread has noted, for the handler.
@@ -64,11 +58,7 @@ impl Notes {
     /// Takes up the notes of the process before this one, and notes crashes from now on. The page is the first
     /// of `ledger`.
     pub(crate) fn take_up(ledger: BorrowedFd<'_>) -> io::Result<Notes> {
-        let protection = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: the kernel chooses where, and it stays for as long as the process does.
-        #[expect(unsafe_code, reason = "memory that is shared with the next process")]
-        let page = unsafe { mmap(ptr::null_mut(), PAGE, protection, MapFlags::SHARED, ledger, 0)? };
-        let page = NonNull::new(page.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        let page = numbers::map(ledger, 0, PAGE / size_of::<AtomicU64>())?;
         let notes = Notes { page, suspected: AtomicUsize::new(0) };
         for note in notes.words(0, NOTES) {
             let noted = note.swap(0, Ordering::Relaxed);
@@ -82,15 +72,7 @@ impl Notes {
     }
 
     fn words(&self, first: usize, count: usize) -> impl Iterator<Item = &'static AtomicU64> {
-        let start = self.page;
-        (first..first + count).map(move |place| {
-            let offset = START + place * size_of::<AtomicU64>();
-            // SAFETY: it is within the page, which is aligned and is never unmapped; any bits are a number.
-            #[expect(unsafe_code, reason = "memory that is shared with the next process")]
-            unsafe {
-                start.add(offset).cast::<AtomicU64>().as_ref()
-            }
-        })
+        self.page.iter().skip(START / size_of::<AtomicU64>() + first).take(count)
     }
 
     fn suspects(&self) -> impl Iterator<Item = (&'static AtomicU64, &'static AtomicU64)> {

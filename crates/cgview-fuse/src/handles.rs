@@ -77,6 +77,12 @@ impl Handles {
         }
     }
 
+    /// The same, whose first number is the one that `first` makes of it, which is no smaller.
+    pub(crate) fn beginning_at(self, first: impl FnOnce(u64) -> u64) -> Handles {
+        let first = first(self.first).max(self.first);
+        Handles { first, next: AtomicU64::new(first), ..self }
+    }
+
     /// A number that no other open file has.
     pub fn open(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)

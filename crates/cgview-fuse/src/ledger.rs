@@ -6,7 +6,7 @@
 //! unknown to the next process. `/run`, where it is, is memory; after another boot, it is left aside.
 //!
 //! The file begins with a page that tells its layout and how the connection was begun, and on which threads note what
-//! they work on ([`fatal`]). Regions follow, each
+//! they work on ([`fatal`]), and some with marks of the open files that were read ([`marks`]). Regions follow, each
 //! for the records of one name. A region has two places, and a record is written to the one with the older
 //! of them: whoever is killed while it writes leaves the one before. Each record has a checksum, by which
 //! half a one is known, and a number that counts up, by which the newest of a name is.
@@ -14,6 +14,8 @@
 //! Records are JSON, whose unknown fields are left aside: within a layout, the processes of two versions
 //! understand each other, both ways. What has another layout is not read.
 
+pub(crate) mod marks;
+pub(crate) mod numbers;
 #[cfg(test)]
 mod tests;
 
@@ -45,7 +47,7 @@ use crate::{fatal, greeting::Greeting};
 
 /// The first line is a name, the number of the layout, and the checksum of the second one.
 const NAME: &str = "cgview-ledger";
-const LAYOUT: &str = "1";
+const LAYOUT: &str = "2";
 
 fn layout() -> &'static str {
     #[cfg(feature = "other-version")]
@@ -54,8 +56,9 @@ fn layout() -> &'static str {
     LAYOUT
 }
 
-/// Where the regions begin.
-const HEAD: u64 = 4096;
+/// Where the marks begin, and where the regions do.
+const MARKS_START: u64 = fatal::PAGE as u64;
+const HEAD: u64 = MARKS_START + marks::LENGTH;
 
 /// The beginning of a region: a mark, and how long each of its places is.
 const REGION_HEAD: usize = 16;
@@ -150,8 +153,8 @@ impl Head {
         if text.len() > fatal::START {
             return Err(io::Error::from(Errno::NOSPC).into());
         }
-        text.resize(usize::try_from(HEAD).unwrap_or_default(), 0);
-        Ok(file.write_all_at(&text, 0)?)
+        file.write_all_at(&text, 0)?;
+        Ok(file.set_len(HEAD)?)
     }
 
     fn read(file: &File) -> Result<Head, Error> {

@@ -42,7 +42,21 @@ pub(crate) fn fault() -> Option<fn(File)> {
                 std::hint::black_box(overflow(u64::MAX));
             }
         }),
+        "exhaust" => Some(|file| {
+            if file == File::Proc(ProcFile::Diskstats) {
+                exhaust();
+            }
+        }),
         _ => None,
+    }
+}
+
+/// Takes more memory than there is.
+fn exhaust() {
+    let mut hoard = Vec::new();
+    loop {
+        hoard.push(vec![1_u8; 16 << 20]);
+        std::hint::black_box(&hoard);
     }
 }
 

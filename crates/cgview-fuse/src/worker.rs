@@ -29,12 +29,13 @@ use cgview_fuse::{
     upkeep::Upkeep,
 };
 use cgview_host::{Host, Layout, deputy};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2},
     iterator::{Handle, Signals},
 };
+
+use crate::limits;
 
 /// How long the answers to the last requests are waited for.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -166,7 +167,7 @@ impl Running {
         signals: &Signals,
         voice: &Voice,
     ) -> Result<Running> {
-        raise_descriptor_limit();
+        limits::set();
         fatal::mark_crashes();
         let host = open_host(&settings.host_root)?;
         tracing::info!("cgroup hierarchies are laid out as {}", host.layout());
@@ -328,19 +329,6 @@ fn open_host(root: &Path) -> Result<Host> {
         );
     }
     Ok(host)
-}
-
-/// How many descriptors are enough for thousands of containers: `LimitNOFILE` of the unit.
-const DESCRIPTORS: u64 = 524_288;
-
-/// Half of the descriptors are for callers and for files of cgroups that ask, and are read, again and again. With
-/// fewer they are opened more often.
-fn raise_descriptor_limit() {
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    let set = |maximum| setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
-    // More than it was given takes CAP_SYS_RESOURCE.
-    let more = maximum.map(|maximum| maximum.max(DESCRIPTORS));
-    let _ = set(more).or_else(|_| set(maximum));
 }
 
 fn serve_metrics(settings: &Settings, service: &Arc<Service>) -> Result<Option<Server>> {

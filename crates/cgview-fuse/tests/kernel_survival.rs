@@ -193,6 +193,29 @@ fn readers_outlive_workers_that_are_killed_crash_or_are_stopped() {
 }
 
 #[test]
+fn what_was_opened_before_a_death_is_read_anywhere_and_what_was_read_out_has_an_end() {
+    if !Daemon::is_possible() {
+        return;
+    }
+    let daemon = Daemon::start(&[]);
+    let open = || File::open(daemon.path("proc/meminfo")).unwrap();
+    let (read_out, unread) = (open(), open());
+    let read = |file: &File, offset| {
+        let mut text = vec![0; 16 << 10];
+        let length = file.read_at(&mut text, offset).unwrap();
+        String::from_utf8(text[..length].to_vec()).unwrap()
+    };
+    let whole = read(&read_out, 0);
+    for _ in 0..3 {
+        replace_worker(&daemon, Signal::KILL);
+        assert_eq!(read(&read_out, whole.len() as u64 - 4), "");
+        let rest = read(&unread, "MemTotal:".len() as u64);
+        assert!(rest.trim_start().starts_with(|first: char| first.is_ascii_digit()), "{rest}");
+        assert!(rest.contains("\nMemFree:"), "{rest}");
+    }
+}
+
+#[test]
 fn no_counter_goes_back_when_a_worker_is_killed() {
     if !Daemon::is_possible() {
         return;

@@ -147,6 +147,7 @@ pub(super) mod tests {
     ) -> Result<(String, Vec<String>), Error> {
         let view = View {
             snapshot,
+            now: Usec::ZERO,
             host: &HostFacts::default(),
             policy: &Policy::default(),
             cpus: &CpuLimits::default(),

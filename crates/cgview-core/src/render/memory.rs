@@ -151,6 +151,7 @@ pub(super) mod tests {
         host::HostMemory,
         snapshot::{Cgroup, MemoryLevel, Swap, Version},
         tree::ProcFile,
+        units::Usec,
     };
     use alloc::{string::String, sync::Arc, vec::Vec};
 
@@ -202,6 +203,7 @@ pub(super) mod tests {
         pub(in crate::render) fn show(&self, file: ProcFile, host: &str) -> (String, Vec<String>) {
             let view = View {
                 snapshot: &self.snapshot,
+                now: Usec::ZERO,
                 host: &self.host,
                 policy: &self.policy,
                 cpus: &CpuLimits::default(),

@@ -15,8 +15,10 @@ use crate::{
 /// the kernel's own answer holds, the host's with that offset, since the kernel tells start times on the
 /// same clock.
 ///
-/// The second is the idle time of all visible CPUs: the `cpu` line of `/proc/stat`, to the tick. That
-/// holds for every policy, so that the two files agree.
+/// It is the clock's of the moment when the text is rendered, so that no process is younger than it.
+///
+/// The second is the idle time of all visible CPUs when the snapshot was taken: the `cpu` line of
+/// `/proc/stat`, to the tick. That holds for every policy, so that the two files agree.
 ///
 /// Where the container is the whole host, the text is the host's, but for the offset.
 pub(crate) fn render(view: &View<'_>, host: &[u8], out: &mut Output<'_>) {
@@ -28,16 +30,16 @@ pub(crate) fn render(view: &View<'_>, host: &[u8], out: &mut Output<'_>) {
         return out.copy(rest);
     }
 
-    let taken = view.snapshot.taken;
+    let now = view.now.max(view.snapshot.taken);
     let (up, why) = match (view.snapshot.started, view.policy.uptime) {
-        _ if offset => (view.reader.timens.apply(taken), in_namespace()),
+        _ if offset => (view.reader.timens.apply(now), in_namespace()),
         (Some(started), UptimePolicy::Container) => {
-            (taken.saturating_sub(started), Why::of(Source::Init, "time since then"))
+            (now.saturating_sub(started), Why::of(Source::Init, "time since then"))
         }
         (None, UptimePolicy::Container) => {
-            (taken, Why::host("/proc/uptime", "there is no init of its own"))
+            (now, Why::host("/proc/uptime", "there is no init of its own"))
         }
-        (_, UptimePolicy::Host) => (taken, Why::host("/proc/uptime", "by the policy")),
+        (_, UptimePolicy::Host) => (now, Why::host("/proc/uptime", "by the policy")),
     };
     seconds(up.ticks(), why, out);
     out.copy(b" ");

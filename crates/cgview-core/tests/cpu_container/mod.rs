@@ -125,6 +125,7 @@ impl Container {
         let host = Self::host();
         let view = View {
             snapshot: &snapshot,
+            now: Usec::ZERO,
             host: &host,
             policy: &self.policy,
             cpus: &cpus,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use cgview_core::{
-    HostFacts, Mask, Policy, Reader, Snapshot, View,
+    HostFacts, Mask, Policy, Reader, Snapshot, Usec, View,
     cpu_view::CpuView,
     effective::CpuLimits,
     snapshot::{Cgroup, Cpuset, Version},
@@ -53,6 +53,7 @@ impl Machine {
         let limits = CpuLimits::of(&snapshot, &self.facts, &policy);
         let view = View {
             snapshot: &snapshot,
+            now: Usec::ZERO,
             host: &self.facts,
             policy: &policy,
             cpus: &limits,

@@ -106,7 +106,28 @@ impl ByIdFilesystem {
         self.dispatcher.submit_for(number, who, ask, Box::new(reply));
     }
 
-    /// What stat(2) tells of a node that is no file.
+    /// What stat(2) tells of a node, and for how long it may tell others so. That of a file is what its text is:
+    /// whoever has it open is told so, too, and would be at its end with any less.
+    fn look_at(
+        &self,
+        request: &Request,
+        node: Node,
+        then: impl FnOnce(Result<(FileAttr, Duration), Errno>) + Send + 'static,
+    ) {
+        let attributes = self.attributes(node);
+        let Node::Of(_, Kind::File(file)) = node else { return then(Ok((attributes, FOREVER))) };
+        let of = move |page: &Page| (Self::file_attributes(attributes, page), KEPT);
+        match self.guarded(Operation::Getattr, |service| Ok(service.pages().fresh(node, FRESH))) {
+            // Others were told so a moment ago: it is the same text for all.
+            Ok(Some(page)) => then(Ok(of(&page))),
+            Ok(None) => {
+                self.renew(request, node, file, move |page| then(page.map(|page| of(&page))))
+            }
+            Err(errno) => then(Err(errno)),
+        }
+    }
+
+    /// What stat(2) tells of a node, but of a file its size and times.
     fn attributes(&self, node: Node) -> FileAttr {
         let (kind, perm) = match node {
             Node::Of(_, Kind::Link) => (FileType::Symlink, 0o777),
@@ -147,7 +168,7 @@ impl Filesystem for ByIdFilesystem {
         Ok(())
     }
 
-    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let found = self.answer(Operation::Lookup, |service| {
             let name = name.as_bytes();
             match node(parent)? {
@@ -166,36 +187,24 @@ impl Filesystem for ByIdFilesystem {
                 }
             }
         });
-        let (node, kept) = match found {
-            Ok(found) => found,
-            Err(errno) => return reply.error(errno),
-        };
-        let attributes = self.attributes(node);
-        // The size of a file is not known yet, and so has to be asked for.
-        let known = if attributes.kind == FileType::RegularFile { Duration::ZERO } else { FOREVER };
-        reply.entry_with_ttls(&known, &kept, &attributes, Generation(0));
+        match found {
+            Ok((node, kept)) => self.look_at(request, node, move |attributes| match attributes {
+                Ok((attributes, known)) => {
+                    reply.entry_with_ttls(&known, &kept, &attributes, Generation(0));
+                }
+                Err(errno) => reply.error(errno),
+            }),
+            Err(errno) => reply.error(errno),
+        }
     }
 
     fn getattr(&self, request: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        let found = self.answer(Operation::Getattr, |service| {
-            let node = node(ino)?;
-            Ok((node, service.pages().fresh(node, FRESH)))
-        });
-        let (node, page) = match found {
-            Ok(found) => found,
-            Err(errno) => return reply.error(errno),
-        };
-        let attributes = self.attributes(node);
-        match (node, page) {
-            // Others were told so a moment ago: it is the same text for all.
-            (_, Some(page)) => reply.attr(&KEPT, &Self::file_attributes(attributes, &page)),
-            (Node::Of(_, Kind::File(file)), None) => {
-                self.renew(request, node, file, move |page| match page {
-                    Ok(page) => reply.attr(&KEPT, &Self::file_attributes(attributes, &page)),
-                    Err(errno) => reply.error(errno),
-                });
-            }
-            _ => reply.attr(&FOREVER, &attributes),
+        match self.answer(Operation::Getattr, |_| node(ino)) {
+            Ok(node) => self.look_at(request, node, move |attributes| match attributes {
+                Ok((attributes, known)) => reply.attr(&known, &attributes),
+                Err(errno) => reply.error(errno),
+            }),
+            Err(errno) => reply.error(errno),
         }
     }
 

@@ -16,7 +16,7 @@ use super::Service;
 use crate::other_version::encode;
 use crate::{
     fatal::{Noted, Notes},
-    ledger::{CONFIG, Kind, Ledger, OFF, Record},
+    ledger::{CONFIG, Kind, Ledger, OFF, Record, marks::Marks},
     state::{SavedLoad, States},
     tenant::Tenant,
 };
@@ -51,7 +51,16 @@ impl Service {
         let notes = notes.inspect_err(|error| {
             tracing::warn!("cannot note which requests are worked on: {error}");
         });
-        Service { notes: notes.ok(), ledger: Some(ledger), ..self }
+        let marks = Marks::of(ledger.as_fd());
+        let marks = marks.inspect_err(|error| {
+            tracing::warn!("cannot mark which open files were read: {error}");
+        });
+        let marks = marks.ok();
+        let handles = self.handles.beginning_at(|number| match &marks {
+            Some(marks) => marks.first(number),
+            None => number,
+        });
+        Service { notes: notes.ok(), marks, handles, ledger: Some(ledger), ..self }
     }
 
     /// Notes that the calling thread works on a request, until what is returned is dropped.
@@ -132,15 +141,17 @@ impl Service {
         }
     }
 
-    /// Writes down the text of which a reader is told a part, so that the rest of it is of the same text. `size` is
-    /// how many bytes the reader takes from `offset` on.
+    /// Writes down that an open file was read, and the text of which a reader is told a part, so that the rest of it is
+    /// of the same text. `size` is how many bytes the reader takes from `offset` on.
     pub(crate) fn keep_text(&self, handle: u64, text: &[u8], offset: u64, size: usize) {
         let Some(ledger) = &self.ledger else { return };
+        let is_first = self.marks.as_ref().is_some_and(|marks| marks.read(handle));
         let rest = text.len().saturating_sub(usize::try_from(offset).unwrap_or(usize::MAX));
         let is_whole = {
             let mut kept = self.texts_kept.lock();
-            // One that was kept before must not be taken for this one.
-            let is_worth_it = rest > size && kept.len() < MOST_MARKS;
+            // One that was kept before must not be taken for this one. If it is not answered any more, a first read
+            // elsewhere than at the start is asked for again, and would be taken for one after the end.
+            let is_worth_it = (rest > size || is_first && offset > 0) && kept.len() < MOST_MARKS;
             if !is_worth_it && !kept.contains(&handle) {
                 return;
             }
@@ -155,11 +166,13 @@ impl Service {
     }
 
     /// Whether a reader that goes on with an open file has had all of its text: it was given by a process before
-    /// this one, which wrote nothing down. A new text may be longer, and its end would be taken for the old one's.
+    /// this one, which wrote nothing down but that. A new text may be longer, and its end would be taken for the old
+    /// one's.
     pub(crate) fn is_read_out(&self, handle: u64, offset: u64) -> bool {
         offset > 0
             && self.ledger.is_some()
             && self.handles.is_older(handle)
+            && !self.marks.as_ref().is_some_and(|marks| marks.is_unread(handle))
             && !self.texts_kept.lock().contains(&handle)
     }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use cgview_core::{
-    CpuinfoOutline, Explanation, HostFacts, Snapshot, View,
+    CpuinfoOutline, Explanation, HostFacts, Snapshot, Usec, View,
     cpu_view::CpuView,
     effective::CpuLimits,
     loadavg::LoadAverage,
@@ -116,7 +116,8 @@ impl Service {
             return Some(self.texts.stale(&Entry::File(file).path())?.value);
         }
         let tenant = self.tenants.known(&caller.container)?;
-        let ready = self.prepare_known(&tenant, parts(file), settings)?;
+        let mut ready = self.prepare_known(&tenant, parts(file), settings)?;
+        self.look_at_clock(file, &mut ready);
         let path = ready.view(&ready.no_times, None, caller.reader).host_path(Entry::File(file))?;
         let host = HostText::from(self.texts.stale(&path)?);
         let load = match wants_load(file) && settings.policy.loadavg {
@@ -147,7 +148,8 @@ impl Service {
             });
         }
         let tenant = self.tenants.get(&caller.container, || self.now());
-        let ready = self.prepare(&tenant, file, parts(file), settings)?;
+        let mut ready = self.prepare(&tenant, file, parts(file), settings)?;
+        self.look_at_clock(file, &mut ready);
         let host = self.host_text_of(&ready, caller.reader, file)?.text.value;
         let explain = |view: &View<'_>| {
             let mut text = Vec::with_capacity(host.len());
@@ -209,6 +211,8 @@ impl Service {
         }
         let tenant = self.tenants.get(&caller.container, || self.now());
         let what = match file {
+            // It would be of a moment that is over.
+            UPTIME => None,
             File::Proc(file) => {
                 Some(Rendered { file, reader: caller.reader, policy: settings.policy })
             }
@@ -219,9 +223,10 @@ impl Service {
             return Ok(text);
         }
         self.metrics.renderings.misses.inc();
-        let ready = self
+        let mut ready = self
             .prepare(&tenant, file, parts(file), settings)
             .inspect_err(|error| self.forget_if_gone(&tenant, error))?;
+        self.look_at_clock(file, &mut ready);
         let host = self.host_text_of(&ready, caller.reader, file)?;
         let (text, version) =
             self.with_view(&tenant, &ready, caller.reader, wants_load(file), |view| {
@@ -306,6 +311,7 @@ impl Service {
     /// The host's own text of a file.
     fn host_text(&self, file: File, settings: ViewSettings) -> Result<Arc<[u8]>, Error> {
         let path = Entry::File(file).path();
+        let settings = ViewSettings { freshness: freshness(file, settings), ..settings };
         let counters = &self.metrics.host_reads;
         let text = self.texts.get(&self.host, (file, &path), true, &settings, counters);
         let known = || self.texts.stale(&path);
@@ -323,7 +329,11 @@ impl Service {
         // Which file that is depends on the CPUs, and not on their times.
         let path = ready.view(&ready.no_times, None, reader).host_path(Entry::File(file));
         let path = path.ok_or(cgview_core::view::Error::NotShown)?;
-        let (host, texts, settings) = (&self.host, &self.texts, &ready.settings);
+        let (host, texts, mut settings) = (&self.host, &self.texts, ready.settings);
+        if ready.cpus.is_whole_host(&ready.snapshot, &ready.facts) {
+            settings.freshness = freshness(file, settings);
+        }
+        let settings = &settings;
         let counters = &self.metrics.host_reads;
         let text = match file {
             File::Proc(ProcFile::Cpuinfo) => {
@@ -365,6 +375,13 @@ impl Service {
         let facts = self.texts.stale_facts()?;
         let snapshot = tenant.stale(parts)?;
         Some(Prepared::of(settings, facts, snapshot, parts))
+    }
+
+    /// Has a text that tells the time tell what it is now, however old its numbers are.
+    fn look_at_clock(&self, file: File, ready: &mut Prepared) {
+        if file == UPTIME {
+            ready.now = self.now();
+        }
     }
 
     /// What was known before, in place of what cannot be known now, if the policy allows.
@@ -465,6 +482,8 @@ pub(super) struct Prepared {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) cpus: CpuLimits,
     parts: Parts,
+    /// The clock, in whose past the snapshot was taken.
+    now: Usec,
     /// When the snapshot was new, and when the older one of facts and snapshot was.
     sampled: Instant,
     at: Instant,
@@ -526,6 +545,7 @@ impl Prepared {
         Prepared {
             settings,
             facts,
+            now: snapshot.taken,
             snapshot,
             cpus,
             parts,
@@ -548,6 +568,7 @@ impl Prepared {
     ) -> View<'a> {
         View {
             snapshot: &self.snapshot,
+            now: self.now,
             host: &self.facts,
             policy: &self.settings.policy,
             cpus: &self.cpus,
@@ -561,6 +582,13 @@ impl Prepared {
 /// The parts of a snapshot that a text takes; the first estimate of a load goes by the number of CPUs too.
 fn parts(file: File) -> Parts {
     if wants_load(file) { file.parts().and(Parts::CPUS) } else { file.parts() }
+}
+
+const UPTIME: File = File::Proc(ProcFile::Uptime);
+
+/// How old the host's text may be that a text is copied from.
+fn freshness(file: File, settings: ViewSettings) -> Duration {
+    if file == UPTIME { Duration::ZERO } else { settings.freshness }
 }
 
 /// Whether a file shows the load average.

@@ -4,7 +4,7 @@ use alloc::{format, string::String, vec::Vec};
 use std::string::ToString;
 
 use crate::{
-    CpuinfoOutline, File, HostFacts, Mask, Policy, Reader, Snapshot, View, cpu_view::CpuView,
+    CpuinfoOutline, File, HostFacts, Mask, Policy, Reader, Snapshot, Usec, View, cpu_view::CpuView,
     effective::CpuLimits, tree::ProcFile,
 };
 
@@ -15,6 +15,7 @@ fn render(online: &str, visible: &str, host: &str) -> String {
     let cpus = CpuLimits { set: mask(visible), visible: mask(visible), ..CpuLimits::default() };
     let view = View {
         snapshot: &Snapshot::default(),
+        now: Usec::ZERO,
         host: &facts,
         policy: &Policy::default(),
         cpus: &cpus,

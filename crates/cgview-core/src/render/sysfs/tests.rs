@@ -3,7 +3,7 @@
 use alloc::{string::String, sync::Arc, vec, vec::Vec};
 
 use crate::{
-    Bytes, File, HostFacts, Limit, Mask, Policy, Reader, Snapshot, View,
+    Bytes, File, HostFacts, Limit, Mask, Policy, Reader, Snapshot, Usec, View,
     cpu_view::CpuView,
     effective::CpuLimits,
     host::{HostMemory, HostNode},
@@ -46,6 +46,7 @@ fn try_render(snapshot: &Snapshot, path: &str, text: &str) -> Result<String, Err
     let cpus = CpuLimits::of(snapshot, &host, &policy);
     let view = View {
         snapshot,
+        now: Usec::ZERO,
         host: &host,
         policy: &policy,
         cpus: &cpus,
