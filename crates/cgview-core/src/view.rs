@@ -163,6 +163,13 @@ impl View<'_> {
         render::cpuinfo::render(self, host, outline, &mut out);
     }
 
+    /// Until when, on the clock of [`View::now`], the text of `/proc/uptime` tells this moment: it has hundredths of a
+    /// second. Whoever keeps texts has to render it again then, though the snapshot is new enough.
+    #[must_use]
+    pub fn next_tick(&self) -> Usec {
+        render::uptime::next_tick(self)
+    }
+
     /// Like [`View::render`], and says where each number came from.
     ///
     /// # Errors

@@ -63,6 +63,15 @@ impl Situation {
 
     /// The text, and the reasons for what is in it.
     fn explain(&self, file: ProcFile, host: &[u8]) -> (String, String) {
+        self.with_view(|view| {
+            let mut text = Vec::new();
+            let explanation = view.explain(File::Proc(file), host, &mut text).unwrap();
+            let reasons = explain::join(explanation.within(0..text.len()), &self.snapshot);
+            (String::from_utf8(text).unwrap(), reasons)
+        })
+    }
+
+    fn with_view<T>(&self, look: impl FnOnce(&View<'_>) -> T) -> T {
         let facts = HostFacts { online: Mask::first(2), ..HostFacts::default() };
         let cpus = CpuLimits::of(&self.snapshot, &facts, &self.policy);
         let mut cpu_view = CpuView::default();
@@ -79,10 +88,7 @@ impl Situation {
             load: self.load.as_ref(),
             reader: Reader { timens: TimensOffsets { boottime: self.offset } },
         };
-        let mut text = Vec::new();
-        let explanation = view.explain(File::Proc(file), host, &mut text).unwrap();
-        let reasons = explain::join(explanation.within(0..text.len()), &self.snapshot);
-        (String::from_utf8(text).unwrap(), reasons)
+        look(&view)
     }
 }
 
@@ -194,6 +200,21 @@ fn uptime_tells_when_it_is_read_and_idle_time_when_the_snapshot_was_taken() {
     situation.now = situation.snapshot.taken.saturating_add(Usec(1_250_000));
     let up = up.parse::<f64>().unwrap() + 1.25;
     assert_eq!(situation.render(ProcFile::Uptime, host), format!("{up:.2} {idle}"));
+    // It is the same text until it is said to be another one.
+    for offset in [0, 1_500_000, -7] {
+        for part in [0, 1, 4999, 9999] {
+            situation.offset = offset;
+            situation.now = situation.snapshot.taken.saturating_add(Usec(part));
+            let text = situation.render(ProcFile::Uptime, host);
+            let next = situation.with_view(|view| view.next_tick());
+            assert!(next > situation.now);
+            situation.now = next.saturating_sub(Usec(1));
+            assert_eq!(situation.render(ProcFile::Uptime, host), text);
+            situation.now = next;
+            assert_ne!(situation.render(ProcFile::Uptime, host), text);
+        }
+    }
+    situation.offset = 0;
     // No clock is behind what was seen.
     situation.now = situation.snapshot.taken.saturating_sub(Usec(1_250_000));
     assert_eq!(situation.render(ProcFile::Uptime, host), at_once);

@@ -76,6 +76,8 @@ struct Rendering {
     made_of: [Instant; 2],
     /// Of the CPU view that it was made from, if it was.
     version: Option<u64>,
+    /// When it tells another time, if it tells any.
+    until: Option<Usec>,
 }
 
 /// The load average, while it is being watched.
@@ -267,12 +269,19 @@ impl Tenant {
     }
 
     /// The text of before, if all of its numbers are still as new as they have to be: rendered again, it would be
-    /// the same.
-    pub(crate) fn rendered(&self, what: &Rendered, freshness: Duration) -> Option<Arc<[u8]>> {
+    /// the same. `now` is the clock.
+    pub(crate) fn rendered(
+        &self,
+        what: &Rendered,
+        freshness: Duration,
+        now: impl FnOnce() -> Option<Usec>,
+    ) -> Option<Arc<[u8]>> {
         let (text, version) = {
             let renderings = self.renderings.lock();
             let known = renderings.iter().find(|known| known.what == *what)?;
-            if !known.text.is_fresh(freshness) {
+            if !known.text.is_fresh(freshness)
+                || known.until.is_some_and(|until| now() >= Some(until))
+            {
                 return None;
             }
             (Arc::clone(&known.text.value), known.version)
@@ -286,16 +295,18 @@ impl Tenant {
     }
 
     /// Keeps a text for whoever asks next, unless a newer one was told. It is made of numbers of the container and of
-    /// the host, which were new then; `version` is that of the CPU view, if it is made from that.
+    /// the host, which were new then; `version` is that of the CPU view, if it is made from that, and `until` the moment
+    /// at which it tells another time, if it tells any.
     pub(crate) fn keep_rendered(
         &self,
         what: Rendered,
         text: Fetched<Arc<[u8]>>,
         made_of: [Instant; 2],
         version: Option<u64>,
+        until: Option<Usec>,
     ) {
         let mut renderings = self.renderings.lock();
-        let rendering = Rendering { what, text, made_of, version };
+        let rendering = Rendering { what, text, made_of, version, until };
         let place = renderings.iter().position(|known| known.what == what);
         match place.and_then(|place| Some((place, renderings.get_mut(place)?))) {
             Some((place, known)) => {

@@ -181,6 +181,16 @@ impl Host {
         self.hierarchies.get(self.hierarchies.of(controller)?)
     }
 
+    /// The same clock as [`boottime`](Host::boottime) tells of, now; `None` of a captured tree, where it does not run.
+    #[must_use]
+    pub fn clock(&self) -> Option<Usec> {
+        self.procfs.then(|| {
+            let time = clock_gettime(ClockId::Boottime);
+            let seconds = Usec::from_secs(u64::try_from(time.tv_sec).unwrap_or(0));
+            seconds.saturating_add(Usec::from_nanos(u64::try_from(time.tv_nsec).unwrap_or(0)))
+        })
+    }
+
     /// The time since the host was booted: `CLOCK_BOOTTIME`, on which `/proc` tells the start of
     /// processes. In a captured tree, the moment of its `/proc/uptime`.
     ///
@@ -188,12 +198,8 @@ impl Host {
     ///
     /// [`Error::Read`] and [`Error::Parse`], for a captured tree.
     pub fn boottime(&self) -> Result<Usec> {
-        if self.procfs {
-            let time = clock_gettime(ClockId::Boottime);
-            let seconds = Usec::from_secs(u64::try_from(time.tv_sec).unwrap_or(0));
-            return Ok(
-                seconds.saturating_add(Usec::from_nanos(u64::try_from(time.tv_nsec).unwrap_or(0)))
-            );
+        if let Some(now) = self.clock() {
+            return Ok(now);
         }
         let path = "/proc/uptime";
         let mut text = Vec::new();

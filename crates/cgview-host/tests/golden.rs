@@ -93,6 +93,7 @@ impl Case {
     fn view(&self) -> View<'_> {
         View {
             snapshot: &self.snapshot,
+            now: self.snapshot.taken,
             host: &self.facts,
             policy: &self.policy,
             cpus: &self.cpus,

@@ -31,6 +31,11 @@ pub(crate) fn render(view: &View<'_>, host: &[u8], out: &mut Output<'_>) {
     let mut has_cpus = false;
     let mut rest = host;
     while !rest.is_empty() {
+        // A large host has hundreds of them, of which only the first is of use.
+        if has_cpus && let Some(after) = after_cpu(rest) {
+            rest = after;
+            continue;
+        }
         // memchr, since a line may be long: a column of `intr` for each interrupt.
         let length = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
         let (line, after) = rest.split_at_checked(length).unwrap_or((rest, b""));
@@ -60,6 +65,15 @@ pub(crate) fn render(view: &View<'_>, host: &[u8], out: &mut Output<'_>) {
         }
         out.copy(end);
     }
+}
+
+/// What follows the line of a CPU that `text` begins with, if it does.
+fn after_cpu(text: &[u8]) -> Option<&[u8]> {
+    let number = text.strip_prefix(b"cpu")?;
+    let digits = number.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let columns = number.get(digits..)?.strip_prefix(b" ")?;
+    let (_, after) = columns.split_at_checked(memchr::memchr(b'\n', columns)? + 1)?;
+    Some(after)
 }
 
 /// Whether `name` is that of a CPU line: `cpu` or `cpu17`.

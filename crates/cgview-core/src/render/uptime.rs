@@ -30,17 +30,7 @@ pub(crate) fn render(view: &View<'_>, host: &[u8], out: &mut Output<'_>) {
         return out.copy(rest);
     }
 
-    let now = view.now.max(view.snapshot.taken);
-    let (up, why) = match (view.snapshot.started, view.policy.uptime) {
-        _ if offset => (view.reader.timens.apply(now), in_namespace()),
-        (Some(started), UptimePolicy::Container) => {
-            (now.saturating_sub(started), Why::of(Source::Init, "time since then"))
-        }
-        (None, UptimePolicy::Container) => {
-            (now, Why::host("/proc/uptime", "there is no init of its own"))
-        }
-        (_, UptimePolicy::Host) => (now, Why::host("/proc/uptime", "by the policy")),
-    };
+    let (up, why) = age(view);
     seconds(up.ticks(), why, out);
     out.copy(b" ");
     let idle: Ticks = view.cpu_view.cpus().iter().map(|cpu| cpu.shown_idle().ticks()).sum();
@@ -48,6 +38,34 @@ pub(crate) fn render(view: &View<'_>, host: &[u8], out: &mut Output<'_>) {
     if host.is_empty() || host.ends_with(b"\n") {
         out.copy(b"\n");
     }
+}
+
+/// The age, where the container is not the whole host.
+fn age(view: &View<'_>) -> (Usec, Why) {
+    let now = view.now.max(view.snapshot.taken);
+    match (view.snapshot.started, view.policy.uptime) {
+        _ if view.reader.timens.boottime != 0 => (view.reader.timens.apply(now), in_namespace()),
+        (Some(started), UptimePolicy::Container) => {
+            (now.saturating_sub(started), Why::of(Source::Init, "time since then"))
+        }
+        (None, UptimePolicy::Container) => {
+            (now, Why::host("/proc/uptime", "there is no init of its own"))
+        }
+        (_, UptimePolicy::Host) => (now, Why::host("/proc/uptime", "by the policy")),
+    }
+}
+
+/// The moment, on the clock of the snapshot, at which the age is another one. The host's text that the whole host is shown
+/// is no older than that.
+pub(crate) fn next_tick(view: &View<'_>) -> Usec {
+    let now = view.now.max(view.snapshot.taken);
+    let up = if view.cpus.is_whole_host(view.snapshot, view.host) {
+        view.reader.timens.apply(now)
+    } else {
+        age(view).0
+    };
+    let next = Ticks(up.ticks().0.saturating_add(1)).usec();
+    now.saturating_add(next.saturating_sub(up))
 }
 
 const fn in_namespace() -> Why {

@@ -211,14 +211,14 @@ impl Service {
         }
         let tenant = self.tenants.get(&caller.container, || self.now());
         let what = match file {
-            // It would be of a moment that is over.
-            UPTIME => None,
             File::Proc(file) => {
                 Some(Rendered { file, reader: caller.reader, policy: settings.policy })
             }
             File::Sys(_) => None,
         };
-        if let Some(text) = what.and_then(|what| tenant.rendered(&what, settings.freshness)) {
+        if let Some(text) =
+            what.and_then(|what| tenant.rendered(&what, settings.freshness, || self.host.clock()))
+        {
             self.metrics.renderings.hits.inc();
             return Ok(text);
         }
@@ -236,7 +236,10 @@ impl Service {
         if let Some(what) = what.filter(|_| text.len() <= LONGEST_RENDERING) {
             let at = ready.at.min(host.text.at);
             let made_of = [ready.sampled, host.text.at];
-            tenant.keep_rendered(what, Fetched { at, value: Arc::clone(&text) }, made_of, version);
+            let until =
+                ready.ticking.then(|| ready.view(&ready.no_times, None, caller.reader).next_tick());
+            let kept = Fetched { at, value: Arc::clone(&text) };
+            tenant.keep_rendered(what, kept, made_of, version, until);
         }
         Ok(text)
     }
@@ -379,8 +382,10 @@ impl Service {
 
     /// Has a text that tells the time tell what it is now, however old its numbers are.
     fn look_at_clock(&self, file: File, ready: &mut Prepared) {
-        if file == UPTIME {
-            ready.now = self.now();
+        if file == UPTIME
+            && let Some(now) = self.host.clock()
+        {
+            (ready.now, ready.ticking) = (now, true);
         }
     }
 
@@ -482,8 +487,9 @@ pub(super) struct Prepared {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) cpus: CpuLimits,
     parts: Parts,
-    /// The clock, in whose past the snapshot was taken.
+    /// The clock, in whose past the snapshot was taken, and whether it was looked at anew.
     now: Usec,
+    ticking: bool,
     /// When the snapshot was new, and when the older one of facts and snapshot was.
     sampled: Instant,
     at: Instant,
@@ -546,6 +552,7 @@ impl Prepared {
             settings,
             facts,
             now: snapshot.taken,
+            ticking: false,
             snapshot,
             cpus,
             parts,
