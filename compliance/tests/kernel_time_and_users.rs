@@ -59,10 +59,19 @@ fn a_boot_clock_of_its_own_is_kept() {
         let (age, _) = text::uptime(&container.read("/proc/uptime"));
         let sum = stat.others.get("btime").unwrap() + age.as_secs();
         assert!(before <= sum + 2 && sum <= now() + 2, "btime and uptime make {sum}, not {before}");
-        // What started a moment ago is that old, in programs that subtract: uptime may be as old as any other number.
-        let etimes = container.run("sleep 0.1; ps -o etimes= -p $$");
+        // What started a moment ago is that old, in programs that subtract.
+        let etimes = container.run("ps -o etimes= -p $$");
         let etimes: i64 = etimes.trim().parse().unwrap();
         assert!((0..30).contains(&etimes), "{etimes}");
+        let pairs = container.run("for i in $(seq 100); do cat /proc/uptime /proc/self/stat; done");
+        let lines: Vec<&str> = pairs.lines().collect();
+        assert_eq!(lines.len(), 200, "{pairs}");
+        for pair in lines.chunks(2) {
+            // Both are cut off to hundredths of a second, by the same clock.
+            let (up, _) = text::uptime(pair[0]);
+            let started: u128 = pair[1].split(' ').nth(21).unwrap().parse().unwrap();
+            assert!(started <= up.as_millis() / 10, "{pair:?}");
+        }
         let started = container.run("date -d \"$(ps -o lstart= -p $$)\" +%s");
         assert!(started.trim().parse::<u64>().unwrap().abs_diff(now()) < 30, "{started}");
     }
