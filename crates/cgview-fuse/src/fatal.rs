@@ -44,7 +44,7 @@ const RESENT: u64 = 1 << 63;
 /// The notes, in memory that outlives the process.
 #[derive(Debug)]
 pub(crate) struct Notes {
-    page: &'static [AtomicU64],
+    words: &'static [AtomicU64],
     /// Whether any request is suspected, so that nobody has to look.
     suspected: AtomicUsize,
 }
@@ -58,8 +58,8 @@ impl Notes {
     /// Takes up the notes of the process before this one, and notes crashes from now on. The page is the first
     /// of `ledger`.
     pub(crate) fn take_up(ledger: BorrowedFd<'_>) -> io::Result<Notes> {
-        let page = numbers::map(ledger, 0, PAGE / size_of::<AtomicU64>())?;
-        let notes = Notes { page, suspected: AtomicUsize::new(0) };
+        let words = numbers::map(ledger, START, NOTES + 2 * SUSPECTS)?;
+        let notes = Notes { words, suspected: AtomicUsize::new(0) };
         for note in notes.words(0, NOTES) {
             let noted = note.swap(0, Ordering::Relaxed);
             if noted & CRASHED != 0 {
@@ -72,7 +72,7 @@ impl Notes {
     }
 
     fn words(&self, first: usize, count: usize) -> impl Iterator<Item = &'static AtomicU64> {
-        self.page.iter().skip(START / size_of::<AtomicU64>() + first).take(count)
+        self.words.iter().skip(first).take(count)
     }
 
     fn suspects(&self) -> impl Iterator<Item = (&'static AtomicU64, &'static AtomicU64)> {

@@ -57,8 +57,8 @@ fn layout() -> &'static str {
 }
 
 /// Where the marks begin, and where the regions do.
-const MARKS_START: u64 = fatal::PAGE as u64;
-const HEAD: u64 = MARKS_START + marks::LENGTH;
+const MARKS_START: usize = fatal::PAGE;
+const HEAD: u64 = (MARKS_START + marks::LENGTH) as u64;
 
 /// The beginning of a region: a mark, and how long each of its places is.
 const REGION_HEAD: usize = 16;

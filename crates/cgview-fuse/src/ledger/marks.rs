@@ -17,7 +17,7 @@ const MARKS: usize = 4096;
 const GAP: u64 = 256;
 
 /// How many bytes of the file they take.
-pub(super) const LENGTH: u64 = (MARKS * size_of::<AtomicU64>()) as u64;
+pub(super) const LENGTH: usize = MARKS * size_of::<AtomicU64>();
 
 /// For each open file, by its number, the last one with the same mark that was read.
 #[derive(Debug)]
@@ -92,6 +92,13 @@ mod tests {
             assert!(unread.into_iter().all(|handle| marks.is_unread(handle)));
             next = first + 654_321;
         }
+    }
+
+    #[test]
+    fn a_file_without_room_for_marks_has_none() {
+        let ledger = Ledger::in_memory(&Greeting { request: vec![1], reply: vec![2] }).unwrap();
+        rustix::fs::ftruncate(&ledger, super::super::HEAD - 1).unwrap();
+        Marks::of(ledger.as_fd()).unwrap_err();
     }
 
     #[test]
