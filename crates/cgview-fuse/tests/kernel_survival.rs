@@ -639,7 +639,7 @@ fn a_connection_with_a_ledger_of_another_layout_is_begun_anew() {
     let open = File::open(daemon.path("proc/meminfo")).unwrap();
     let (_, dirs) = daemon.end(Signal::KILL);
     let ledger = File::from(manager.ledger.as_ref().unwrap().try_clone().unwrap());
-    ledger.write_all_at(b"cgview-ledger 2 ", 0).unwrap();
+    ledger.write_all_at(b"cgview-ledger 9 ", 0).unwrap();
     let command = manager.command(&dirs, &[]);
     let daemon = Daemon::run(dirs, command);
     let log = daemon.log();
