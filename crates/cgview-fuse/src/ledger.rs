@@ -479,10 +479,11 @@ fn read_with(
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = rustix::fs::open(path, flags, Mode::empty()).map_err(io::Error::from)?;
     let file = File::from(file);
+    // Whoever has it, of whatever version, has sockets of the same names, too.
+    wait(&file)?;
     if Head::read(&file)?.boot != boot {
         return Err(Error::OtherBoot);
     }
-    wait(&file)?;
     Ok(Found::in_file(&file)?.records)
 }
 

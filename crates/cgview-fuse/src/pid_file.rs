@@ -8,12 +8,18 @@ use std::{
         unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
     },
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
     fs::{FlockOperation, OFlags},
     io::Errno,
+    process::{Pid, PidfdFlags, pidfd_open},
 };
+
+use crate::ledger::DYING;
 
 /// Why there is no pid file.
 #[derive(Debug, thiserror::Error)]
@@ -72,13 +78,15 @@ impl PidFile {
         self.own = false;
     }
 
-    /// Locks `path` and writes this process's pid to it.
+    /// Locks `path` and writes this process's pid to it. Those that a killed holder has started, and that end with
+    /// it, have the lock for some moments longer: they are waited for.
     ///
     /// # Errors
     ///
     /// [`Error`], if another process holds it, or it cannot be written.
     pub fn new(path: &Path) -> Result<PidFile, Error> {
         let failed = |source| Error::Write { path: path.into(), source };
+        let end = Instant::now() + DYING;
         loop {
             let mut file = OpenOptions::new()
                 .read(true)
@@ -96,6 +104,10 @@ impl PidFile {
                     let mut pid = String::new();
                     // Best effort: the holder may be about to write it.
                     let _ = (&file).take(20).read_to_string(&mut pid);
+                    if has_ended(pid.trim()) && Instant::now() < end {
+                        thread::sleep(Duration::from_millis(2));
+                        continue;
+                    }
                     return Err(Error::Held { path: path.into(), pid: pid.trim().into() });
                 }
                 Err(errno) => return Err(failed(errno.into())),
@@ -109,6 +121,19 @@ impl PidFile {
             writeln!(file, "{}", std::process::id()).map_err(failed)?;
             return Ok(PidFile { path: path.into(), file, own: true });
         }
+    }
+}
+
+/// Whether there is no such process any more, or nothing left of it but its status.
+fn has_ended(pid: &str) -> bool {
+    let Some(pid) = pid.parse().ok().and_then(Pid::from_raw) else { return false };
+    match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(process) => {
+            let mut polled = [PollFd::new(&process, PollFlags::IN)];
+            let none = Timespec { tv_sec: 0, tv_nsec: 0 };
+            poll(&mut polled, Some(&none)).is_ok_and(|ready| ready > 0)
+        }
+        Err(errno) => errno == Errno::SRCH,
     }
 }
 

@@ -19,7 +19,7 @@ use cgview_core::{
     units::Usec,
 };
 use rustix::{
-    fs::{AtFlags, StatxFlags, statx},
+    fs::{AtFlags, StatxFlags, stat, statx},
     io::Errno,
 };
 use serde_json::Value;
@@ -227,7 +227,20 @@ impl Host {
             }
             _ => {}
         }
-        Ok(now.saturating_sub(member.started) > SETTING_UP)
+        // Until it has a root of its own, what it has at /proc is a copy of the host's mount, which it leaves behind:
+        // however long that takes.
+        Ok(now.saturating_sub(member.started) > SETTING_UP && self.has_own_root(&member.process))
+    }
+
+    /// Whether a process has another root directory than the host's first one.
+    fn has_own_root(&self, process: &Process) -> bool {
+        let root = |process: &Process| {
+            let root = stat(process.path("root")).ok()?;
+            Some((root.st_dev, root.st_ino))
+        };
+        let Some(own) = root(process) else { return false };
+        let hosts = Process::open(&self.root, 1).ok().and_then(|first| root(&first));
+        hosts.is_some_and(|hosts| hosts != own)
     }
 
     fn describe(&self, member: Member, pids: Vec<u32>) -> Running {
