@@ -168,7 +168,8 @@ pub(crate) fn start_prober(
 
 fn probe(mountpoint: &CStr, interval: Duration, told: c_int) -> ! {
     let pause = libc::timespec {
-        tv_sec: libc::time_t::try_from(interval.as_secs()).unwrap_or(libc::time_t::MAX),
+        // `time_t`, a name that libc deprecates for musl.
+        tv_sec: i64::try_from(interval.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: interval.subsec_nanos().into(),
     };
     // SAFETY: system calls with pointers that are valid.
