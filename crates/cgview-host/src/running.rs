@@ -232,15 +232,16 @@ impl Host {
         Ok(now.saturating_sub(member.started) > SETTING_UP && self.has_own_root(&member.process))
     }
 
-    /// Whether a process has another root directory than the host's first one.
+    /// Whether a process has another root directory than the host's first one, and than this one.
     fn has_own_root(&self, process: &Process) -> bool {
         let root = |process: &Process| {
             let root = stat(process.path("root")).ok()?;
             Some((root.st_dev, root.st_ino))
         };
         let Some(own) = root(process) else { return false };
-        let hosts = Process::open(&self.root, 1).ok().and_then(|first| root(&first));
-        hosts.is_some_and(|hosts| hosts != own)
+        // Some first processes keep theirs to themselves.
+        let of = |pid: u32| Process::open(&self.root, pid).ok().and_then(|process| root(&process));
+        [1, std::process::id()].into_iter().filter_map(of).all(|hosts| hosts != own)
     }
 
     fn describe(&self, member: Member, pids: Vec<u32>) -> Running {

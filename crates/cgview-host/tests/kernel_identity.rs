@@ -11,7 +11,7 @@ use std::{
 };
 
 use cgview_core::{Snapshot, snapshot::Controller, units::Usec, view::Parts};
-use cgview_host::{Caller, Container, Error, Host, Layout};
+use cgview_host::{Caller, Container, Error, Host, Layout, Standing};
 use cgview_testkit::{Cgroup, Namespaces, Process, Spawn, Tree, kernel_is_at_least, pause, skip};
 use rustix::{
     mount::{MountFlags, MountPropagationFlags, mount, mount_change},
@@ -53,6 +53,34 @@ fn started(pid: u32) -> Usec {
     let ticks: u64 =
         stat.rsplit_once(')').unwrap().1.split_whitespace().nth(19).unwrap().parse().unwrap();
     Usec(ticks * 10_000)
+}
+
+// tree
+// ├─ early   pid, mnt, cgroup   <- as a runtime before pivot_root(2): its root is the host's
+// └─ late    pid, mnt, cgroup   <- the same with a root of its own
+#[test]
+fn what_has_the_hosts_root_is_being_set_up_however_long_that_takes() {
+    let Some(tree) = Tree::new() else { return };
+    let host = Host::live().unwrap();
+    let root = tempfile::tempdir().unwrap();
+    let proc = root.path().join("proc");
+    fs::create_dir(&proc).unwrap();
+    let early = Spawn::new().cgroup(&tree.cgroup("early")).container().run(pause);
+    let path = root.path().to_owned();
+    let late = Spawn::new().cgroup(&tree.cgroup("late")).container().run(move || {
+        mount("proc", &proc, "proc", MountFlags::empty(), None).unwrap();
+        rustix::process::chroot(&path).unwrap();
+        pause()
+    });
+    // Both run a program of the host's until their end.
+    let end = Instant::now() + Duration::from_secs(120);
+    while !matches!(host.standing(late.pid()), Ok(Standing::Running(_))) {
+        assert!(Instant::now() < end, "{:?}", host.standing(late.pid()));
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(host.standing(early.pid()).unwrap(), Standing::Starting);
+    let known = |pid| host.running().unwrap().iter().any(|running| running.pid == pid);
+    assert!(known(late.pid()) && !known(early.pid()));
 }
 
 // ct        pid, mnt, cgroup
