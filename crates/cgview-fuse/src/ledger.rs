@@ -6,7 +6,7 @@
 //! unknown to the next process. `/run`, where it is, is memory; after another boot, it is left aside.
 //!
 //! The file begins with a page that tells its layout and how the connection was begun, and on which threads note what
-//! they work on ([`fatal`]), and some with marks of the open files that were read ([`marks`]). Regions follow, each
+//! they work on ([`fatal`]), and some with marks of the open files that were read (`marks.rs`). Regions follow, each
 //! for the records of one name. A region has two places, and a record is written to the one with the older
 //! of them: whoever is killed while it writes leaves the one before. Each record has a checksum, by which
 //! half a one is known, and a number that counts up, by which the newest of a name is.
