@@ -4,7 +4,6 @@
 
 use std::{
     cell::RefCell,
-    collections::HashMap,
     io,
     sync::Arc,
     time::{Duration, Instant},
@@ -16,6 +15,7 @@ use cgview_core::{
     tree::{File, ProcFile},
 };
 use cgview_host::{Caller, ContainerId, Host, KeptCaller, Result};
+use foldhash::HashMap;
 use parking_lot::{Mutex, RwLock};
 use rustix::io::Errno;
 
@@ -238,7 +238,7 @@ fn make_room(shard: &mut HashMap<u32, Seen>, most: usize) {
         let kept = seen.kept.as_ref()?;
         Some(kept.caller().0.container.id().clone())
     };
-    let mut groups: HashMap<Option<ContainerId>, Vec<(Instant, u32)>> = HashMap::new();
+    let mut groups: HashMap<Option<ContainerId>, Vec<(Instant, u32)>> = HashMap::default();
     for (&tid, seen) in shard.iter() {
         groups.entry(whose(seen)).or_default().push((seen.last, tid));
     }

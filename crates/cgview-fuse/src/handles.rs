@@ -6,7 +6,7 @@
 //! on the same connection) is like one that was not read yet.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -15,6 +15,7 @@ use std::{
 };
 
 use cgview_host::ContainerId;
+use foldhash::HashMap;
 use parking_lot::Mutex;
 use rustix::{
     io::Errno,

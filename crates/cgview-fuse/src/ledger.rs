@@ -20,7 +20,6 @@ pub(crate) mod numbers;
 mod tests;
 
 use std::{
-    collections::HashMap,
     fs::{self, File},
     io,
     os::{
@@ -36,6 +35,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use foldhash::HashMap;
 use parking_lot::Mutex;
 use rustix::{
     fs::{FlockOperation, MemfdFlags, Mode, OFlags, flock},
@@ -47,7 +47,7 @@ use crate::{fatal, greeting::Greeting};
 
 /// The first line is a name, the number of the layout, and the checksum of the second one.
 const NAME: &str = "cgview-ledger";
-const LAYOUT: &str = "2";
+const LAYOUT: &str = "3";
 
 fn layout() -> &'static str {
     #[cfg(feature = "other-version")]
@@ -411,7 +411,7 @@ struct Found {
 impl Found {
     fn in_file(file: &File) -> io::Result<Found> {
         let mut regions = Regions { end: HEAD, ..Regions::default() };
-        let mut newest = HashMap::<Name, (u64, Region, Vec<u8>)>::new();
+        let mut newest = HashMap::<Name, (u64, Region, Vec<u8>)>::default();
         let mut next = 1;
         let length = file.metadata()?.len();
         while let Some(region) = find_region(file, regions.end, length) {
@@ -501,11 +501,9 @@ fn lock(file: &File, patience: Duration) -> io::Result<()> {
     }
 }
 
-/// FNV-1a, 64 bits: it is about what was cut off, not about what was forged.
+/// CRC-32: it is about what was cut off, not about what was forged.
 fn checksum(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum: u64, &byte| {
-        (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    crc32fast::hash(bytes).into()
 }
 
 impl From<Ledger> for OwnedFd {

@@ -462,7 +462,7 @@ fn tell(samples: &mut Vec<Sample>, parts: Parts, fetched: &Fetched<Arc<Snapshot>
 /// All containers that are known, and what was saved of those that are not.
 #[derive(Debug, Default)]
 pub(crate) struct Tenants {
-    known: Mutex<HashMap<Box<str>, Arc<Tenant>>>,
+    known: Mutex<foldhash::HashMap<Box<str>, Arc<Tenant>>>,
     saved: Mutex<HashMap<Box<str>, Saved>>,
 }
 

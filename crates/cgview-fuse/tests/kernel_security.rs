@@ -468,7 +468,7 @@ fn a_hostile_ledger_is_left_aside() {
         return;
     }
     let dirs = Dirs::new();
-    let mut junk = b"cgview-ledger 2 ".to_vec();
+    let mut junk = b"cgview-ledger 3 ".to_vec();
     junk.extend((0..100_000_u32).flat_map(u32::to_le_bytes));
     fs::write(dirs.path("cgview-fuse.ledger"), &junk).unwrap();
     let daemon = Daemon::start_in(dirs, &[]);

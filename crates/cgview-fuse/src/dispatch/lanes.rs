@@ -13,10 +13,12 @@
 //! to have too many by how many of its threads ask within a moment ([`Lanes::pass`]); then they wait here as well.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     hash::Hash,
     time::{Duration, Instant},
 };
+
+use foldhash::HashMap;
 
 #[cfg(test)]
 mod tests;
@@ -165,9 +167,9 @@ impl<K: Clone + Eq + Hash, J: Clone> Lanes<K, J> {
     pub fn new(limits: Limits) -> Lanes<K, J> {
         Lanes {
             limits,
-            containers: HashMap::new(),
+            containers: HashMap::default(),
             turns: VecDeque::new(),
-            running: HashMap::new(),
+            running: HashMap::default(),
             next: 0,
             queued: 0,
             active: 0,
@@ -495,8 +497,11 @@ impl<K: Clone + Eq + Hash, J: Clone> Lanes<K, J> {
 
     /// Gives the request back if there is no room for it.
     fn enqueue(&mut self, whose: Option<K>, waiting: Waiting<J>, now: Instant) -> Option<J> {
-        let crowds = !self.has_lane(&whose, now);
+        let has_lane = self.has_lane(&whose, now);
         let known = self.containers.get(&whose);
+        // One that waits because its container rests is alone, or it would go on for ever.
+        let there = known.map_or(0, |lane| lane.active + lane.queue.len());
+        let crowds = !has_lane && there >= self.limits.lanes;
         let full = known.is_some_and(|lane| lane.queue.len() >= self.limits.queued);
         if full || self.queued >= self.limits.all_queued {
             return Some(waiting.job);

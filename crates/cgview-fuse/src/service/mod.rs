@@ -160,7 +160,7 @@ pub struct Service {
     registry: Registry,
     pages: Pages,
     /// The handles whose texts are in the ledger.
-    texts_kept: parking_lot::Mutex<std::collections::HashSet<u64>>,
+    texts_kept: parking_lot::Mutex<foldhash::HashSet<u64>>,
 }
 
 /// What open files may hold: enough for thousands of readers, whatever a machine's size.

@@ -100,34 +100,37 @@ fn what_hangs_makes_way_and_is_late_once() {
     run(lanes.arrive(Some('a'), Weight::Full, 6, now));
 }
 
-/// Somebody who sends a request for each answer, beside whoever else asks: how many answers it gets in a time.
-fn answers(requests: u32, others: bool, time: Duration) -> u32 {
-    let (began, mut now) = (Instant::now(), Instant::now());
+/// Somebody who has so many requests at a time, for so long, and then others: how many answers it gets meanwhile,
+/// beside whoever else asks.
+fn answers_to(phases: &[(usize, Duration)], others: bool) -> Vec<u32> {
+    let mut now = Instant::now();
     let mut lanes = Lanes::new(LIMITS);
     let mut tickets: Vec<Ticket> = Vec::new();
-    let mut answers = 0;
     if others {
         let other = run(lanes.arrive(Some('b'), Weight::Full, 0, now));
         lanes.finish(other, now);
     }
-    for job in 0..requests {
-        if let Arrival::Run(ticket) = lanes.arrive(Some('a'), Weight::Full, job, now) {
-            tickets.push(ticket);
-        }
-    }
-    while now < began + time {
-        now += Duration::from_millis(1);
-        for ticket in std::mem::take(&mut tickets) {
-            lanes.finish(ticket, now);
-            answers += 1;
-            if let Arrival::Run(ticket) = lanes.arrive(Some('a'), Weight::Full, 1, now) {
-                tickets.push(ticket);
+    let mut answers_in = |requests: usize, time: Duration| {
+        let (began, mut answers) = (now, 0);
+        while now < began + time {
+            while tickets.len() + lanes.queued() < requests {
+                tickets.extend(started(lanes.arrive(Some('a'), Weight::Full, 1, now)));
             }
+            now += Duration::from_millis(1);
+            for ticket in std::mem::take(&mut tickets) {
+                lanes.finish(ticket, now);
+                answers += 1;
+            }
+            tickets.extend(std::iter::from_fn(|| lanes.take(false, now)));
+            lanes.expire(now, PATIENCE, DEADLINE, DEADLINE);
         }
-        tickets.extend(std::iter::from_fn(|| lanes.take(false, now)));
-        lanes.expire(now, PATIENCE, DEADLINE, DEADLINE);
-    }
-    answers
+        answers
+    };
+    phases.iter().map(|&(requests, time)| answers_in(requests, time)).collect()
+}
+
+fn answers(requests: usize, others: bool, time: Duration) -> u32 {
+    answers_to(&[(requests, time)], others)[0]
 }
 
 #[test]
@@ -144,6 +147,18 @@ fn a_flood_is_answered_at_a_pace_while_others_ask() {
     for few in [1, 2] {
         assert_eq!(answers(few, true, second), answers(few, false, second));
     }
+}
+
+#[test]
+fn whoever_is_left_of_a_crowd_has_no_pace() {
+    let [crowd, rest, left] = answers_to(
+        &[(8, 300), (1, 200), (1, 300)].map(|(n, ms)| (n, Duration::from_millis(ms))),
+        true,
+    )[..] else {
+        panic!("three phases")
+    };
+    assert!(crowd < 40 && rest > 100, "{crowd}, {rest}");
+    assert!(left >= 295, "{left}");
 }
 
 /// Threads that send a light request for each answer, beside whoever else asks: how many answers they get in a
