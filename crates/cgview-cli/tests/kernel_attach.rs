@@ -442,6 +442,9 @@ fn an_error_says_what_to_do() {
     let ran = cgview(["attach", "--files", "version", &pid]);
     assert_eq!(ran.status, Some(2));
     assert!(ran.stderr.contains("the view has no file \"version\""), "{}", ran.stderr);
+    let ran = cgview(["attach", "--watch", "--below", "kubepods"]);
+    assert_eq!(ran.status, Some(2));
+    assert!(ran.stderr.contains("a cgroup's path begins with a /"), "{}", ran.stderr);
     // What is mounted for that process would be mounted for all.
     let script = "unshare --mount --propagation unchanged sleep 1000 & \
         until [ $(readlink /proc/$!/ns/mnt) != $(readlink /proc/self/ns/mnt) ]; do :; done; \
@@ -534,4 +537,53 @@ fn each_container_that_is_started_gets_a_view() {
         containers[count - 1].exec("grep MemTotal /proc/meminfo"),
         "MemTotal:          65536 kB\n"
     );
+}
+
+/// How many directories are watched.
+fn watches(watch: &Watch) -> usize {
+    let dir = format!("/proc/{}/fdinfo", watch.0.id());
+    let texts = fs::read_dir(dir).unwrap().flatten();
+    let texts = texts.filter_map(|entry| fs::read_to_string(entry.path()).ok());
+    texts.map(|text| text.matches("inotify wd:").count()).sum()
+}
+
+#[test]
+fn a_cgroup_is_waited_for() {
+    let _alone = alone();
+    let Some(tree) = Tree::with(&["memory"]) else { return };
+    let Some(daemon) = Daemon::start() else { return };
+    let mountpoint = daemon.mountpoint().to_str().unwrap().to_owned();
+    let log = daemon.dir().join("watch.log");
+    let said = || fs::read_to_string(&log).unwrap();
+    let top = tree.cgroup("");
+    // Two that are not there, one in the other, and one beside it that is nobody's business.
+    let below = format!("{}/pods/of-one", top.path());
+    let waits = format!("cgview: waiting for the cgroup {below}: there is none\n");
+    let watch = Watch::start(&["--below", &below, "--mountpoint", &mountpoint], &log);
+    eventually("it waits", || said() == waits);
+    let before = watches(&watch);
+    let Some(other) =
+        Container::start(&format!("{}/other", top.path()), "runc", &[], "sleep 10000")
+    else {
+        return;
+    };
+    // What is removed and made again is waited for again.
+    let dirs: Vec<_> = top.dirs().iter().map(|dir| dir.join("pods/of-one")).collect();
+    let script =
+        "until grep -q ' 65536 kB' /proc/meminfo; do usleep 10000; done; echo seen; sleep 10000";
+    for times in 2..=3 {
+        let container = Container::start(&below, "runc", &["--memory", "64M"], script).unwrap();
+        eventually("it has a view", || container.log() == "seen\n");
+        drop(container);
+        eventually("all of it is removed", || {
+            dirs.iter().rev().for_each(|dir| {
+                let _ = fs::remove_dir(dir);
+                let _ = fs::remove_dir(dir.parent().unwrap());
+            });
+            !dirs.iter().any(|dir| dir.exists())
+        });
+        eventually("it waits again", || said().matches(&waits).count() == times);
+        eventually("nothing that is gone is watched", || watches(&watch) == before);
+    }
+    assert!(!said().contains(other.name()), "{}", said());
 }

@@ -17,13 +17,14 @@ use std::{
 };
 
 use rustix::{
-    fs::inotify::{CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init},
+    fs::inotify::{CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init, remove_watch},
     io::Errno,
 };
 
 use crate::{
     error::{Error, Result},
     host::Host,
+    running::is_at_or_below,
 };
 
 /// Tells of new cgroups.
@@ -35,21 +36,43 @@ pub struct CgroupWatch {
     inotify: OwnedFd,
     /// The directories that are watched, by the kernel's numbers.
     dirs: HashMap<i32, String>,
-    /// The directories to begin with.
-    roots: Vec<String>,
+    /// The kernel's numbers, by the directories that are there.
+    numbers: HashMap<String, i32>,
+    roots: Vec<Root>,
     is_complete: bool,
 }
 
-/// What is asked of a directory.
-const ASKED: WatchFlags =
-    WatchFlags::CREATE.union(WatchFlags::ONLYDIR).union(WatchFlags::EXCL_UNLINK);
+/// A directory to begin with.
+#[derive(Clone, Debug)]
+struct Root {
+    dir: String,
+    /// Where its hierarchy is mounted.
+    mount_point: String,
+}
+
+impl Root {
+    /// The directories that lead to it, from the mount point on.
+    fn above(&self) -> impl Iterator<Item = &str> {
+        let from = self.mount_point.len();
+        let rest = self.dir.get(from..).unwrap_or_default();
+        rest.match_indices('/').filter_map(move |(slash, _)| self.dir.get(..from + slash))
+    }
+}
+
+/// What is asked of a directory. One that is removed does not end the watch of itself (cgroupfs keeps its count of
+/// links), so its parent has to tell of it.
+const ASKED: WatchFlags = WatchFlags::CREATE
+    .union(WatchFlags::DELETE)
+    .union(WatchFlags::ONLYDIR)
+    .union(WatchFlags::EXCL_UNLINK);
 
 impl CgroupWatch {
-    /// Begins to watch all cgroups of a host that are `below` one, or all there are.
+    /// Begins to watch all cgroups of a host that are `below` one, or all there are. That one need not exist yet, and
+    /// may be removed and made again.
     ///
     /// # Errors
     ///
-    /// [`Error::Read`] if no more of inotify is to be had, or if there is no such cgroup.
+    /// [`Error::Read`] if no more of inotify is to be had, or if no hierarchy that is mounted could have such a cgroup.
     pub fn begin(host: &Host, below: &str) -> Result<CgroupWatch> {
         let inotify = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
             .map_err(|errno| Error::read("/proc/sys/fs/inotify/max_user_instances", errno))?;
@@ -57,16 +80,23 @@ impl CgroupWatch {
         let mut indices: Vec<usize> =
             of_memory.into_iter().chain(host.hierarchies.unified()).collect();
         indices.dedup();
-        let dirs = indices.into_iter().filter_map(|index| host.hierarchies.get(index)?.dir(below));
-        let roots: Vec<_> = dirs.map(|dir| dir.trim_end_matches('/').to_owned()).collect();
-        let mut watch = CgroupWatch { inotify, dirs: HashMap::new(), roots, is_complete: true };
+        let roots = indices.into_iter().filter_map(|index| {
+            let hierarchy = host.hierarchies.get(index)?;
+            let dir = hierarchy.dir(below)?.trim_end_matches('/').to_owned();
+            Some(Root { dir, mount_point: hierarchy.mount_point().to_owned() })
+        });
+        let mut watch = CgroupWatch {
+            inotify,
+            dirs: HashMap::new(),
+            numbers: HashMap::new(),
+            roots: roots.collect(),
+            is_complete: true,
+        };
         watch.begin_again(host);
         if watch.dirs.is_empty() {
             let errno = if watch.is_complete { Errno::NOENT } else { Errno::NOSPC };
-            return Err(Error::read(
-                watch.roots.first().map_or("/sys/fs/cgroup", |dir| dir),
-                errno,
-            ));
+            let first = watch.roots.first();
+            return Err(Error::read(first.map_or("/sys/fs/cgroup", |root| &root.dir), errno));
         }
         Ok(watch)
     }
@@ -77,11 +107,17 @@ impl CgroupWatch {
         self.is_complete
     }
 
+    /// Whether the cgroup exists that those to be told of are below.
+    #[must_use]
+    pub fn is_there(&self, host: &Host) -> bool {
+        self.roots.iter().any(|root| host.has(&root.dir))
+    }
+
     /// The directories of cgroups that are new since this was called last. The descriptor is readable when there are
     /// some. One that has ended since may be among them, and one may be there twice.
     #[must_use]
     pub fn new_dirs(&mut self, host: &Host) -> Vec<String> {
-        let mut made = Vec::new();
+        let (mut made, mut removed) = (Vec::new(), Vec::new());
         let mut is_lost = false;
         let mut buffer = [MaybeUninit::uninit(); 8 << 10];
         let mut reader = Reader::new(&self.inotify, &mut buffer);
@@ -97,8 +133,19 @@ impl CgroupWatch {
                 && let Some(name) = event.file_name()
                 && let Ok(name) = OsStr::from_bytes(name.to_bytes()).to_os_string().into_string()
             {
-                made.push(format!("{dir}/{name}"));
+                let dir = format!("{dir}/{name}");
+                if flags.contains(ReadFlags::DELETE) {
+                    removed.push(dir);
+                } else if self.roots.iter().any(|root| is_at_or_below(&dir, &root.dir)) {
+                    made.push(dir);
+                } else if self.roots.iter().any(|root| is_at_or_below(&root.dir, &dir)) {
+                    // It leads to one.
+                    is_lost = true;
+                }
             }
+        }
+        for dir in removed {
+            self.forget(&dir);
         }
         let mut new = Vec::new();
         for dir in made {
@@ -114,7 +161,15 @@ impl CgroupWatch {
     fn begin_again(&mut self, host: &Host) -> Vec<String> {
         let mut new = Vec::new();
         for root in self.roots.clone() {
-            self.add(host, root, &mut new);
+            // Each before the one below it: what is made meanwhile is told of.
+            for dir in root.above() {
+                match self.watch(dir) {
+                    Ok(_) => {}
+                    Err(Errno::NOENT | Errno::NODEV) => break,
+                    Err(_) => self.is_complete = false,
+                }
+            }
+            self.add(host, root.dir, &mut new);
         }
         new
     }
@@ -123,11 +178,11 @@ impl CgroupWatch {
     fn add(&mut self, host: &Host, dir: String, new: &mut Vec<String>) {
         let mut rest = vec![dir];
         while let Some(dir) = rest.pop() {
-            match add_watch(&self.inotify, &dir, ASKED) {
-                Ok(number) => {
+            match self.watch(&dir) {
+                Ok(is_new) => {
                     let names = host.root.list_dirs(&dir).unwrap_or_default();
                     rest.extend(names.iter().map(|name| format!("{dir}/{name}")));
-                    if self.dirs.insert(number, dir.clone()).is_none() {
+                    if is_new {
                         new.push(dir);
                     }
                 }
@@ -138,6 +193,21 @@ impl CgroupWatch {
                     new.push(dir);
                 }
             }
+        }
+    }
+
+    /// Watches one directory; whether it was not watched before.
+    fn watch(&mut self, dir: &str) -> rustix::io::Result<bool> {
+        let number = add_watch(&self.inotify, dir, ASKED)?;
+        self.numbers.insert(dir.to_owned(), number);
+        Ok(self.dirs.insert(number, dir.to_owned()).is_none())
+    }
+
+    /// Gives up the watch of a directory that is removed, which would keep what the kernel has of it. If it was made
+    /// again meanwhile, that is told of, too.
+    fn forget(&mut self, dir: &str) {
+        if let Some(number) = self.numbers.remove(dir) {
+            let _ = remove_watch(&self.inotify, number);
         }
     }
 }

@@ -49,7 +49,8 @@ pub(crate) struct Args {
     /// Attach to all containers that run, and to each that is started, until it is ended
     ///
     /// A container has its view within a tenth of a second. What is attached stays when this ends. Says what it does
-    /// on standard error, and tells systemd when it is ready.
+    /// on standard error, and tells systemd when it is ready. With --below, waits for that cgroup where there is none
+    /// yet, or no more.
     #[arg(long, conflicts_with_all = ["containers", "all"])]
     watch: bool,
 
@@ -107,8 +108,13 @@ struct Which {
     exclude_from: Option<PathBuf>,
 
     /// Take only containers whose cgroup is below this one
-    #[arg(long, value_name = "CGROUP", default_value = "/", hide_default_value = true)]
+    #[arg(long, value_name = "CGROUP", default_value = "/", hide_default_value = true, value_parser = cgroup)]
     below: String,
+}
+
+/// A path of a cgroup. One that could be none would be waited for without an end.
+fn cgroup(text: &str) -> Result<String, &'static str> {
+    if text.starts_with('/') { Ok(text.to_owned()) } else { Err("a cgroup's path begins with a /") }
 }
 
 impl Which {

@@ -58,7 +58,16 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         );
     }
     let mut round = Instant::now() + ROUND;
+    let mut was_there = true;
     loop {
+        let is_there = cgroups.is_there(&host);
+        if was_there && !is_there {
+            report::note(format_args!(
+                "waiting for the cgroup {}: there is none",
+                args.which.below
+            ));
+        }
+        was_there = is_there;
         let next = pending.iter().map(|pending| pending.next).chain([round]).min();
         let left = next.unwrap_or(round).saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(left).ok();
