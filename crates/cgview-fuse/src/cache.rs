@@ -132,8 +132,8 @@ impl Callers {
         if self.flights.are_stuck(settings.slow(), |&other| other == tid) {
             return Err(slow(format!("/proc/{tid}/cgroup")));
         }
-        let _flight = self.flights.start(tid);
-        let now = Instant::now();
+        let flight = self.flights.start(tid);
+        let now = flight.since;
         let known = {
             let mut shard = shard.lock();
             let known = shard.get_mut(&tid).map(|seen| {
@@ -183,6 +183,11 @@ impl Callers {
         // by 2^32 over the golden ratio, the highest bits have none.
         let place = tid.wrapping_mul(0x9e37_79b9) >> (u32::BITS - SHARDS.ilog2());
         self.shards.get(place as usize)
+    }
+
+    /// The container that a caller was found in last.
+    pub(crate) fn whose(&self, tid: u32) -> Option<ContainerId> {
+        Some(self.shard(tid)?.lock().get(&tid)?.kept.as_ref()?.whose())
     }
 
     /// The caller as it was found last, and how long ago, without asking the kernel: its number may be
@@ -235,8 +240,7 @@ fn make_room(shard: &mut HashMap<u32, Seen>, most: usize) {
         return;
     }
     let whose = |seen: &Seen| {
-        let kept = seen.kept.as_ref()?;
-        Some(kept.caller().0.container.id().clone())
+        Some(seen.kept.as_ref()?.whose())
     };
     let mut groups: HashMap<Option<ContainerId>, Vec<(Instant, u32)>> = HashMap::default();
     for (&tid, seen) in shard.iter() {

@@ -225,9 +225,11 @@ impl Known {
     /// Who it was less than `age` ago, if it cannot have become another one by itself: in a pid namespace of its own it is
     /// in its init's container wherever below that it moves. Nobody where it takes as little to ask who it is now.
     fn within(&self, age: Duration) -> Option<Caller> {
-        let is_new = self.asked.elapsed() < age && self.checked.elapsed() < TRUSTED_FOR;
+        let now = Instant::now();
+        let is_new = |at: Instant, age| now.saturating_duration_since(at) < age;
+        let is_known = is_new(self.asked, age) && is_new(self.checked, TRUSTED_FOR);
         let is_bound = self.cgroup.is_none() && self.caller.container.init().is_some();
-        (is_bound && is_new).then(|| self.caller.clone())
+        (is_known && is_bound).then(|| self.caller.clone())
     }
 }
 
@@ -250,6 +252,12 @@ impl KeptCaller {
     pub fn caller(&self) -> (Caller, Duration) {
         let known = self.known.lock();
         (known.caller.clone(), known.checked.elapsed())
+    }
+
+    /// The container that it was found in last.
+    #[must_use]
+    pub fn whose(&self) -> ContainerId {
+        self.known.lock().caller.container.id().clone()
     }
 
     /// The caller as it is now: found again if it moved to another cgroup, and once a second.

@@ -316,8 +316,8 @@ impl<K: Clone + Eq + Hash, J: Clone> Lanes<K, J> {
         let within = |at: Option<Instant>, time: Duration| {
             at.is_some_and(|at| now.saturating_duration_since(at) < time)
         };
-        let crowded = self.containers.get(whose).and_then(|lane| lane.crowded);
-        within(self.others, self.limits.others) && within(crowded, self.limits.advance)
+        let crowded = || self.containers.get(whose)?.crowded;
+        within(self.others, self.limits.others) && within(crowded(), self.limits.advance)
     }
 
     /// Counts what a container had.
@@ -561,6 +561,14 @@ const MOST_ASKERS: usize = 8;
 impl Askers {
     /// How many threads ask at the same time, this one among them.
     fn meet(&mut self, asker: u32, now: Instant, moment: Duration) -> usize {
+        // Most are alone, and known.
+        if let [Some((who, at)), others @ ..] = &mut self.0
+            && *who == asker
+            && others.iter().all(Option::is_none)
+        {
+            *at = now;
+            return 1;
+        }
         self.forget(now, moment);
         // Its own place, or else a free one, or else that of who asked longest ago.
         let place = self.0.iter_mut().min_by_key(|place| {

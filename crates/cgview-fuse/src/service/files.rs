@@ -71,7 +71,7 @@ impl Service {
     /// Whose a request of that thread seems to be, for what it costs to look: the one whose it was the last
     /// time.
     pub(crate) fn whose(&self, tid: u32) -> Option<ContainerId> {
-        self.callers.last(tid).map(|(caller, _)| caller.container.id().clone())
+        self.callers.whose(tid)
     }
 
     /// The caller behind a thread that sent a request `ago`, where the kernel is not to be asked.
