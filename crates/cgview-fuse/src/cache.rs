@@ -239,9 +239,7 @@ fn make_room(shard: &mut HashMap<u32, Seen>, most: usize) {
     if shard.len() < most {
         return;
     }
-    let whose = |seen: &Seen| {
-        Some(seen.kept.as_ref()?.whose())
-    };
+    let whose = |seen: &Seen| Some(seen.kept.as_ref()?.whose());
     let mut groups: HashMap<Option<ContainerId>, Vec<(Instant, u32)>> = HashMap::default();
     for (&tid, seen) in shard.iter() {
         groups.entry(whose(seen)).or_default().push((seen.last, tid));

@@ -46,20 +46,20 @@ pub(crate) struct Token {
 }
 
 impl Budget {
-    /// Half of what this process may open.
+    /// Most of what this process may open.
     pub(crate) fn of_this_process() -> Budget {
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        let kept = limit.saturating_sub(RESERVE) / 2;
+        let kept = limit.saturating_sub(RESERVE) / 8 * 7;
         Budget::new(usize::try_from(kept.min(1 << 20)).unwrap_or(0))
     }
 
     pub(crate) fn new(count: usize) -> Budget {
         let eighth = count / 8;
-        let callers = 3 * eighth;
+        let callers = 2 * eighth;
         Budget {
-            cgroups: Stock::new(count - callers - 2 * eighth),
+            cgroups: Stock::new(count - callers - eighth),
             callers: Stock::new(callers),
-            inits: Stock::new(2 * eighth),
+            inits: Stock::new(eighth),
             callers_in_all: callers / OF_A_CALLER,
         }
     }
@@ -128,11 +128,11 @@ mod tests {
         let budget = Budget::new(16);
         let files: Vec<_> = std::iter::from_fn(|| budget.file()).collect();
         let dirs: Vec<_> = std::iter::from_fn(|| budget.dir()).collect();
-        assert_eq!((files.len(), dirs.len()), (3, 3));
+        assert_eq!((files.len(), dirs.len()), (5, 5));
         drop(files);
         assert!(budget.file().is_none() && budget.dir().is_some());
-        assert!(budget.callers.take(6).is_some() && budget.inits.take(4).is_some());
-        assert_eq!(Budget::new(40_000).callers_in_all(), 5_000);
+        assert!(budget.callers.take(4).is_some() && budget.inits.take(2).is_some());
+        assert_eq!(Budget::new(48_000).callers_in_all(), 4_000);
         assert_eq!(Budget::new(0).callers_in_all(), 0);
     }
 }

@@ -29,6 +29,9 @@ use crate::{
 /// container up, and hardly ever after.
 const TRUSTED_FOR: Duration = Duration::from_secs(1);
 
+/// How many descriptors are kept of an init.
+const OF_AN_INIT: usize = 2;
+
 /// How many ancestors of a process are looked at for the init.
 const PARENTS: usize = 64;
 
@@ -36,9 +39,16 @@ const PARENTS: usize = 64;
 /// supervise's.
 const INIT_LEAVES: [&str; 4] = ["init.scope", "init", ".lxc", "supervise"];
 
+/// Where there are no descriptors for another init, those that have ended are looked for no oftener.
+const SWEEP: Duration = Duration::from_secs(10);
+
 /// The inits that are known, by their pid namespaces.
 #[derive(Debug, Default)]
-pub(crate) struct Inits(Mutex<HashMap<Namespace, Arc<Init>>>);
+pub(crate) struct Inits {
+    known: Mutex<HashMap<Namespace, Arc<Init>>>,
+    /// When those that have ended were forgotten last.
+    swept: Mutex<Option<Instant>>,
+}
 
 /// The init of a pid namespace.
 #[derive(Debug)]
@@ -49,7 +59,7 @@ pub(crate) struct Init {
     depth: usize,
     membership: OwnedFd,
     home: Mutex<Home>,
-    _token: Option<Token>,
+    token: Option<Token>,
 }
 
 /// The cgroups that an init makes the container's.
@@ -94,7 +104,7 @@ impl Init {
             depth,
             membership,
             home: Mutex::new(home),
-            _token: host.budget.inits.take(2),
+            token: host.budget.inits.take(OF_AN_INIT),
         })
     }
 
@@ -188,7 +198,7 @@ impl Inits {
         member: &Process,
         cgroups: &[Option<String>],
     ) -> Result<Option<(Arc<Init>, Paths)>> {
-        let known = self.0.lock().get(&namespace).cloned();
+        let known = self.known.lock().get(&namespace).cloned();
         if let Some(init) = known {
             match init.paths(host) {
                 Ok(paths) => return Ok(Some((init, paths))),
@@ -198,28 +208,31 @@ impl Inits {
             }
         }
         let Some(process) = find(host, namespace, member, cgroups)? else { return Ok(None) };
-        let init = Arc::new(Init::open(host, process)?);
+        let mut init = Init::open(host, process)?;
+        if init.token.is_none() && self.swept.lock().is_none_or(|at| at.elapsed() >= SWEEP) {
+            self.sweep();
+            init.token = host.budget.inits.take(OF_AN_INIT);
+        }
+        let init = Arc::new(init);
         let paths = init.paths(host)?;
-        if init._token.is_some() {
-            let known: Vec<_> = {
-                let mut inits = self.0.lock();
-                let full = inits.len() >= inits.capacity();
-                inits.insert(namespace, init.clone());
-                if full {
-                    inits.iter().map(|(&of, init)| (of, init.clone())).collect()
-                } else {
-                    vec![]
-                }
-            };
-            for (of, init) in known.into_iter().filter(|(_, init)| !init.is_alive()) {
-                self.forget(of, &init);
-            }
+        if init.token.is_some() {
+            self.known.lock().insert(namespace, init.clone());
         }
         Ok(Some((init, paths)))
     }
 
+    /// Forgets those that have ended. Their descriptors are for others then.
+    pub(crate) fn sweep(&self) {
+        *self.swept.lock() = Some(Instant::now());
+        let known: Vec<_> =
+            self.known.lock().iter().map(|(&of, init)| (of, init.clone())).collect();
+        for (of, init) in known.into_iter().filter(|(_, init)| !init.is_alive()) {
+            self.forget(of, &init);
+        }
+    }
+
     fn forget(&self, namespace: Namespace, init: &Arc<Init>) {
-        let mut inits = self.0.lock();
+        let mut inits = self.known.lock();
         if inits.get(&namespace).is_some_and(|known| Arc::ptr_eq(known, init)) {
             inits.remove(&namespace);
         }

@@ -313,6 +313,32 @@ fn a_known_caller_is_told_by_one_read_or_by_none() {
     assert_eq!(least(&|| check(LONG)), Some(idle));
 }
 
+/// How many descriptors of this process are of files of another one.
+fn kept_of(pid: u32) -> usize {
+    let own = fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let of_it = |path: PathBuf| path.starts_with(format!("/proc/{pid}"));
+    own.filter(|entry| fs::read_link(entry.path()).is_ok_and(of_it)).count()
+}
+
+// ct   <- the second container, when there are descriptors for one
+#[test]
+fn containers_that_have_ended_leave_their_descriptors_to_others() {
+    let Some(tree) = Tree::new() else { return };
+    let start = || Spawn::new().cgroup(&tree.cgroup("ct")).container().run(pause);
+    let host = Host::live().unwrap().keeping(16);
+    let first = start();
+    host.caller(first.pid()).unwrap();
+    assert_eq!(kept_of(first.pid()), 2);
+    let beside = start();
+    host.caller(beside.pid()).unwrap();
+    assert_eq!(kept_of(beside.pid()), 0);
+    drop(first);
+    host.forget_ended();
+    let second = start();
+    host.caller(second.pid()).unwrap();
+    assert_eq!((kept_of(beside.pid()), kept_of(second.pid())), (0, 2));
+}
+
 // one, other   <- a process is moved from one to the other
 #[test]
 fn a_process_of_the_host_has_moved_at_once() {

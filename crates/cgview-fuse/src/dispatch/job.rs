@@ -135,8 +135,8 @@ impl Job {
         Some(id)
     }
 
-    /// Answers it.
-    pub(super) fn answer(&self, service: &Service) {
+    /// Finds the answer, which is to be told. `None` if it was told, as this ended in a panic.
+    pub(super) fn find_answer(&self, service: &Service) -> Option<Result<Told, Errno>> {
         let told = guarded(service, || match &self.ask {
             Ask::Read { file, .. } => service
                 .text_of(self.caller.tid, self.who.get(), *file)
@@ -163,12 +163,8 @@ impl Job {
             }
             Ask::Turn => Ok(Told::Done),
         });
-        match told {
-            Ok(told) => self.tell(service, told),
-            Err(Panicked) => {
-                self.give_up(service, Error::Panic, true);
-            }
-        }
+        let panicked = |Panicked| self.give_up(service, Error::Panic, true);
+        told.map_err(panicked).ok()
     }
 
     /// Answers it without asking the kernel, and if nothing is known with an error if this is the last chance.
@@ -217,7 +213,8 @@ impl Job {
         self.tell(service, Err(Errno::IO));
     }
 
-    fn tell(&self, service: &Service, told: Result<Told, Errno>) {
+    /// Answers it, unless somebody else has.
+    pub(super) fn tell(&self, service: &Service, told: Result<Told, Errno>) {
         let Some(reply) = self.reply.lock().take() else { return };
         service.acquit(self.number);
         let _ = guarded(service, || {

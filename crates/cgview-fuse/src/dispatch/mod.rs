@@ -15,7 +15,7 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -23,13 +23,17 @@ use std::{
 
 use cgview_host::ContainerId;
 use parking_lot::{Condvar, Mutex};
+use rustix::io::Errno;
 
 pub use self::job::{Ask, Reply, Told};
 use self::{
     job::Job,
     lanes::{Arrival, Lanes, Limits, Ticket},
 };
-use crate::service::{Caller, Error, Service};
+use crate::{
+    fatal::Noted,
+    service::{Caller, Error, Service},
+};
 
 /// How many threads there may be in place of those that hang.
 const MOST_WORKERS: usize = 32;
@@ -79,6 +83,8 @@ struct Inner {
     watcher: Condvar,
     workers: Condvar,
     stopped: AtomicBool,
+    /// Answers that were found, and are being told.
+    telling: AtomicUsize,
 }
 
 struct State {
@@ -135,6 +141,7 @@ impl Dispatcher {
             watcher: Condvar::new(),
             workers: Condvar::new(),
             stopped: AtomicBool::new(false),
+            telling: AtomicUsize::new(0),
         });
         let watched = Arc::clone(&inner);
         thread::Builder::new().name("watcher".into()).spawn(move || watched.watch())?;
@@ -203,7 +210,8 @@ impl Dispatcher {
     /// Whether nobody waits for an answer.
     #[must_use]
     pub fn is_answered(&self) -> bool {
-        self.0.lanes.lock().lanes.is_answered()
+        let no_work = self.0.lanes.lock().lanes.is_answered();
+        no_work && self.0.telling.load(Ordering::Acquire) == 0
     }
 }
 
@@ -215,6 +223,14 @@ impl Drop for Dispatcher {
         self.0.watcher.notify_all();
         self.0.workers.notify_all();
     }
+}
+
+/// A request whose answer was found; none, if nobody waits for it.
+struct Worked {
+    ticket: Ticket,
+    job: Arc<Job>,
+    told: Option<Result<Told, Errno>>,
+    noted: Option<Noted>,
 }
 
 impl State {
@@ -236,17 +252,27 @@ impl Inner {
     fn run(self: &Arc<Inner>, ticket: Ticket, inline: bool) {
         let mut next = Some(ticket);
         while let Some(ticket) = next {
-            let done = self.work(ticket);
-            let worker = {
+            let worked = self.work(ticket);
+            let (worker, answer) = {
                 let mut state = self.lanes.lock();
                 let now = Instant::now();
-                if let Some(ticket) = done {
+                // Its lane is free before the reader knows, who may ask again before this thread is back: it would
+                // have two requests at a time then, and be taken for many.
+                let answer = worked.map(|Worked { ticket, job, told, noted }| {
+                    self.telling.fetch_add(1, Ordering::Relaxed);
                     state.lanes.finish(ticket, now);
-                }
+                    (job, told, noted)
+                });
                 next = state.lanes.take(inline, now);
                 // This thread is to be back soon, or has something to do.
-                (inline || next.is_some()) && state.wants_alarm(now)
+                ((inline || next.is_some()) && state.wants_alarm(now), answer)
             };
+            if let Some((job, told, _noted)) = answer {
+                if let Some(told) = told {
+                    job.tell(&self.service, told);
+                }
+                self.telling.fetch_sub(1, Ordering::Release);
+            }
             if worker {
                 self.call_worker();
             }
@@ -254,13 +280,12 @@ impl Inner {
     }
 
     /// Works on one request. `None` if it was put back.
-    fn work(&self, ticket: Ticket) -> Option<Ticket> {
+    fn work(&self, mut ticket: Ticket) -> Option<Worked> {
         let (job, is_known) = {
             let state = self.lanes.lock();
             (state.lanes.job(&ticket)?, state.lanes.is_known(&ticket))
         };
-        let _noted = self.service.note(job.number());
-        let mut ticket = ticket;
+        let noted = self.service.note(job.number());
         if let Some(whose) = (!is_known).then(|| job.identify(&self.service)).flatten() {
             let found = self.lanes.lock().lanes.found(ticket, whose.clone(), Instant::now());
             ticket = match found {
@@ -276,11 +301,9 @@ impl Inner {
                 }
             };
         }
-        // It was answered while it was identified: nobody waits for the rest.
-        if !job.is_answered() {
-            job.answer(&self.service);
-        }
-        Some(ticket)
+        // If it was answered while it was identified, nobody waits for the rest.
+        let told = (!job.is_answered()).then(|| job.find_answer(&self.service)).flatten();
+        Some(Worked { ticket, job, told, noted })
     }
 
     /// Answers a request with what was known before, or has it wait until what hangs of its container is done: it

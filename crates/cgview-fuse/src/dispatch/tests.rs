@@ -8,7 +8,7 @@ use std::{
 use cgview_core::tree::{File, ProcFile};
 use cgview_host::Host;
 use cgview_testkit::{FakeContainer, FakeHost};
-use rustix::{fs::Mode, io::Errno};
+use rustix::fs::Mode;
 
 use super::*;
 use crate::settings::{OnError, ViewSettings};
@@ -155,6 +155,41 @@ fn what_hangs_is_told_as_before_and_holds_one_thread() {
             assert!(Instant::now() < end, "{path} hangs on");
             thread::sleep(Duration::from_millis(5));
         }
+    }
+}
+
+/// Asks, and as soon as there is an answer again, while that is still being told. Counts who is answered before the
+/// thread that brings the request is back.
+fn ask_again(dispatcher: &Arc<Dispatcher>, times: usize, at_once: &Arc<AtomicUsize>) {
+    let Some(left) = times.checked_sub(1) else { return };
+    let answered = Arc::new(AtomicBool::new(false));
+    let reply = {
+        let (dispatcher, at_once) = (Arc::clone(dispatcher), Arc::clone(at_once));
+        let answered = Arc::clone(&answered);
+        move |told: Result<Told, Errno>| {
+            told.unwrap();
+            answered.store(true, Ordering::Relaxed);
+            ask_again(&dispatcher, left, &at_once);
+        }
+    };
+    let ask = Ask::Read { file: MEMINFO, handle: 1, offset: 0 };
+    dispatcher.submit(0, Caller { tid: 200, uid: 0 }, ask, Box::new(reply));
+    at_once.fetch_add(usize::from(answered.load(Ordering::Relaxed)), Ordering::Relaxed);
+}
+
+#[test]
+fn who_asks_one_thing_after_the_other_never_waits() {
+    let bench = Bench::new(4);
+    bench.good();
+    let at_once = Arc::default();
+    ask_again(&bench.dispatcher, 20, &at_once);
+    assert_eq!(at_once.load(Ordering::Relaxed), 20);
+    assert_eq!(bench.dispatcher.waiting(), (0, 0));
+    // The threads that asked before may not be back yet.
+    let end = Instant::now() + Duration::from_secs(60);
+    while !bench.dispatcher.is_answered() {
+        assert!(Instant::now() < end, "somebody waits for an answer");
+        thread::yield_now();
     }
 }
 

@@ -284,6 +284,7 @@ impl Service {
         self.callers.sweep(CALLER_IDLE);
         self.registry.sweep(&self.host);
         self.pages.sweep();
+        self.host.forget_ended();
         for id in self.tenants.sweep(TENANT_IDLE, self.now()) {
             self.forget_kept(&id);
         }
