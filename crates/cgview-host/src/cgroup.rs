@@ -19,7 +19,7 @@ use crate::{
     budget::{Budget, Token},
     error::{Error, Result},
     hierarchy::Hierarchy,
-    root::{Root, check_whole, read_all, read_once},
+    root::{Root, check_whole, has_no_dirs, read_all, read_once},
 };
 
 /// How long a file that was missing is taken to be so: a controller can be enabled at any time.
@@ -125,6 +125,12 @@ impl CgroupDir {
     /// Whether the cgroup still exists.
     pub(crate) fn is_alive(&self, root: &Root) -> bool {
         open_dir(root, &self.path).is_ok_and(|(_, inode)| inode == self.inode)
+    }
+
+    /// Whether there may be cgroups below it: by the number of links of its directory, where that is kept open.
+    pub(crate) fn may_have_children(&self) -> bool {
+        let kept = self.dir.as_ref();
+        !kept.is_some_and(|(dir, _)| has_no_dirs(dir).unwrap_or_default())
     }
 
     fn vanished(&self) -> Error {

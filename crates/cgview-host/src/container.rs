@@ -8,7 +8,10 @@ use std::{
     },
 };
 
-use cgview_core::{snapshot::Controller, units::Usec};
+use cgview_core::{
+    snapshot::Controller,
+    units::{Ticks, Usec},
+};
 use parking_lot::Mutex;
 
 use crate::{
@@ -84,8 +87,13 @@ pub struct Container {
     depth: usize,
     /// The levels of each hierarchy, from the container outwards; opened when they are read first.
     levels: Mutex<Vec<Option<Levels>>>,
+    /// The task that was the newest when they were counted last, and its number in the container.
+    pub(crate) newest: Mutex<Option<(Task, u64)>>,
     gone: AtomicBool,
 }
+
+/// What no other task has: when it started, and its number on the host.
+pub(crate) type Task = (Ticks, u32);
 
 /// The directories of a container and its ancestors in one hierarchy.
 pub(crate) type Levels = Arc<[Arc<CgroupDir>]>;
@@ -144,6 +152,7 @@ impl Host {
             init: origin.init.map(|(pid, _)| pid),
             started,
             depth: origin.depth,
+            newest: Mutex::default(),
             gone: AtomicBool::new(false),
         });
         let mut containers = self.containers.lock();

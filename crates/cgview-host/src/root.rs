@@ -121,11 +121,11 @@ impl Root {
     }
 
     /// The names of the directories in a directory. Empty, without reading it, where the number of its
-    /// links says that there are none (`kernfs` counts them as any file system does).
+    /// links says that there are none.
     pub(crate) fn list_dirs(&self, path: &str) -> Result<Vec<String>, Errno> {
         let dir = self.open_with(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC)?;
         let mut names = Vec::new();
-        if rustix::fs::fstat(&dir)?.st_nlink == 2 {
+        if has_no_dirs(&dir)? {
             return Ok(names);
         }
         for entry in Dir::new(dir)? {
@@ -145,6 +145,11 @@ impl Root {
             .and_then(rustix::fs::fstatfs)
             .is_ok_and(|stat| stat.f_type == PROC_SUPER_MAGIC)
     }
+}
+
+/// Whether a directory has none in it for sure, by the number of its links: `kernfs` counts them as most file systems do.
+pub(crate) fn has_no_dirs(dir: impl AsFd) -> Result<bool, Errno> {
+    Ok(rustix::fs::fstat(dir)?.st_nlink == 2)
 }
 
 /// Reads a file from its start into `text`, in place of what it held, by a descriptor that may be shared.

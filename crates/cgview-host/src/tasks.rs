@@ -3,12 +3,12 @@
 use cgview_core::{
     parse::{ParseError, pid_stat},
     snapshot::{Controller, Tasks, Version},
-    units::{Ticks, Usec},
+    units::Usec,
 };
 
 use crate::{
     cgroup::{Access, CgroupDir},
-    container::Container,
+    container::{Container, Task},
     error::{Error, Result},
     host::Host,
     init::numbers,
@@ -62,7 +62,10 @@ impl Host {
         if top.read_list(at, name, &mut text)? && !visit(top.path(), &text) {
             return Ok(());
         }
-        let mut dirs = vec![top.path().to_owned()];
+        let mut dirs = Vec::new();
+        if top.may_have_children() {
+            dirs.push(top.path().to_owned());
+        }
         let mut left = CGROUPS;
         while let Some(dir) = dirs.pop() {
             // A cgroup that is removed meanwhile has no tasks.
@@ -151,7 +154,7 @@ impl Container {
     fn count(&self, host: &Host, tids: &[u32]) -> Result<Tasks> {
         let mut text = Vec::new();
         let (mut running, mut blocked, mut seen) = (0, 0, 0);
-        let mut newest: Option<(Ticks, u32)> = None;
+        let mut newest: Option<Task> = None;
         for tid in sampled(tids) {
             // The one thread's file: that of the process sums up the times of all of its threads.
             let path = format!("/proc/{tid}/task/{tid}/stat");
@@ -175,14 +178,20 @@ impl Container {
             if whole { count } else { (count * total + seen / 2) / seen }
         };
         let last_pid = match newest {
-            Some((_, tid)) => self.inner_pid(host, tid, &mut text)?,
+            Some(newest) => self.inner_pid(host, newest, &mut text)?,
             None => 0,
         };
         Ok(Tasks { running: scale(running), blocked: scale(blocked), total, last_pid })
     }
 
-    /// The number of a task in the container's own pid namespace: the field of `NSpid` as deep as that is.
-    fn inner_pid(&self, host: &Host, tid: u32, text: &mut Vec<u8>) -> Result<u64> {
+    /// The number of the newest task in the container's own pid namespace: the field of `NSpid` as deep as that is.
+    fn inner_pid(&self, host: &Host, newest: Task, text: &mut Vec<u8>) -> Result<u64> {
+        if let Some((known, pid)) = *self.newest.lock()
+            && known == newest
+        {
+            return Ok(pid);
+        }
+        let (_, tid) = newest;
         let path = format!("/proc/{tid}/status");
         match host.read(&path, text) {
             Err(Error::Read { .. }) => return Ok(0),
@@ -193,6 +202,7 @@ impl Container {
         let pids = pids.and_then(|pids| std::str::from_utf8(pids).ok()).ok_or_else(bad)?;
         let own = pids.split_whitespace().take(self.depth()).last();
         let pid: u32 = own.and_then(|pid| pid.parse().ok()).ok_or_else(bad)?;
+        *self.newest.lock() = Some((newest, pid.into()));
         Ok(pid.into())
     }
 }
