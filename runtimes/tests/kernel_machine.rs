@@ -1,5 +1,5 @@
-//! Containers of engines that systemd runs, with Debian's package of cgview: Docker with CDI, LXC, systemd-nspawn
-//! (`docs/runtimes.md`).
+//! Containers of engines that systemd runs, with Debian's package of cgview: Docker with CDI and the wrapper, LXC, Incus,
+//! systemd-nspawn (`docs/runtimes.md`).
 
 use std::fs;
 
@@ -8,6 +8,7 @@ use cgview_runtimes::{
     CPUS, DOCKER, Host as _, Image, LOOK, MEMORY, MEMORY_OPTION, MOUNTPOINT, Package, Seen,
     attach_and_detach, status,
 };
+use serde_json::{Map, Value};
 
 /// Has the hook in a file wait for as long as it takes an emulated machine.
 fn wait_for_ever(package: &Package, file: &str) {
@@ -16,8 +17,10 @@ fn wait_for_ever(package: &Package, file: &str) {
 }
 
 #[test]
-fn docker_has_a_device() {
+fn docker_has_a_device_and_a_runtime() {
     let Some(mut package) = Package::install(DOCKER) else { return };
+    // What Docker's socket starts has it, and all that these start: the wrapper, too.
+    package.run("systemctl set-environment CGVIEW_DEADLINE=300000");
     let version = package.run("docker version --format '{{.Server.Version}}'");
     let major: u32 = version.split('.').next().unwrap().parse().unwrap();
     assert!(major >= 28, "{version}");
@@ -43,10 +46,34 @@ fn docker_has_a_device() {
     look(&package).is_own();
     package.run("docker rm -f web");
 
+    let file = "/etc/docker/daemon.json";
+    let before = fs::read_to_string(file).unwrap();
+    let said = package.run("cgview install --runtime docker");
+    assert!(said.ends_with(": systemctl reload docker (containers that run are not disturbed)\n"));
+    // What was there is in it still.
+    let options: Value = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+    assert_eq!(options.get("default-runtime").unwrap(), "cgview");
+    for (name, value) in serde_json::from_str::<Map<_, _>>(&before).unwrap() {
+        assert_eq!(options.get(&name), Some(&value), "{name}");
+    }
+    package.run("systemctl reload docker");
+    eventually("the wrapper is the default", || {
+        package.run("docker info --format '{{.DefaultRuntime}}'") == "cgview\n"
+    });
+    start(&package, "");
+    Seen::new(package.run(&format!("docker exec web sh -c '{LOOK}'"))).is_own();
+    package.replace_daemon();
+    look(&package).is_own();
+    package.run("docker rm -f web");
+    let said = package.run("cgview uninstall --runtime docker");
+    assert!(said.contains("\nDocker: systemctl restart docker"), "{said}");
+    assert_eq!(fs::read_to_string(file).unwrap(), before);
+    assert_eq!(package.run("find /etc -path /etc/systemd -prune -o -name '*cgview*' -print"), "");
+    package.run("systemctl restart docker");
+
     start(&package, "");
     attach_and_detach(&mut package, "docker", "web", look);
-    package.run("docker rm -f web");
-    fs::remove_file(device).unwrap();
+    package.run("docker rm -f web && systemctl unset-environment CGVIEW_DEADLINE");
     assert_eq!(package.mounts().len(), 1);
 }
 
@@ -54,6 +81,9 @@ fn docker_has_a_device() {
 fn lxc_has_a_hook() {
     let Some(mut package) = Package::install(&["lxc-start"]) else { return };
     let image = Image::make(&package.path("image"));
+    // As where LXCFS is not installed: Debian's Incus has it installed.
+    let lxcfs = "/usr/share/lxc/config/common.conf.d/00-lxcfs.conf";
+    package.run(&format!("[ ! -e {lxcfs} ] || mv {lxcfs} /run/"));
     package.run("cgview install --runtime lxc");
     let hook = "/usr/share/lxc/config/common.conf.d/10-cgview.conf";
     wait_for_ever(&package, hook);
@@ -83,6 +113,65 @@ fn lxc_has_a_hook() {
     attach_and_detach(&mut package, "lxc", "web", look);
     package.run("lxc-stop -k -n web && rm -r /var/lib/lxc/web");
     fs::remove_file(hook).unwrap();
+    package.run(&format!("[ ! -e /run/00-lxcfs.conf ] || mv /run/00-lxcfs.conf {lxcfs}"));
+    assert_eq!(package.mounts().len(), 1);
+}
+
+// Unprivileged, as Incus has it by itself, and by the hook of LXCFS, without which Debian's Incus is not installed.
+#[test]
+fn incus_has_the_view_in_the_place_of_lxcfs() {
+    let Some(mut package) = Package::install(&["/usr/libexec/incus/incusd"]) else { return };
+    let has = |fstype: &str| {
+        let mounts = fs::read_to_string("/proc/1/mounts").unwrap();
+        let at = mounts.lines().filter(|line| line.contains(" /var/lib/lxcfs "));
+        at.map(|line| line.split(' ').nth(2).unwrap()).eq([fstype])
+    };
+    // LXCFS does not tell when it is ready.
+    eventually("LXCFS is mounted", || has("fuse.lxcfs"));
+    let said = package.run("cgview install --runtime lxc");
+    let restart = "systemctl daemon-reload; systemctl restart lxcfs";
+    assert!(said.contains(&format!("\nLXC: {restart}; then ")), "{said}");
+    package.run(&format!("set -e; {restart}"));
+    assert!(has("fuse.cgview"));
+
+    package.run("systemctl start incus");
+    let preseed = package.path("preseed");
+    let text = "storage_pools: [{name: default, driver: dir}]\n\
+                profiles: [{name: default, devices: {root: {path: /, pool: default, type: disk}}}]\n";
+    fs::write(&preseed, text).unwrap();
+    package.run(&format!("incus admin init --preseed < {}", preseed.display()));
+    let image = Image::make(&package.path("rootfs"));
+    fs::create_dir(image.path().join("sbin")).unwrap();
+    fs::write(image.path().join("sbin/init"), "#!/bin/sh\nexec sleep infinity\n").unwrap();
+    fs::write(package.path("metadata.yaml"), "architecture: x86_64\ncreation_date: 1\n").unwrap();
+    let dir = image.path().parent().unwrap().display();
+    package.run(&format!(
+        "cd {dir} && chmod 755 rootfs/sbin/init && tar -cf image.tar metadata.yaml rootfs && \
+         incus image import image.tar --alias bb"
+    ));
+    let start = |package: &Package, more: &str| {
+        package.run(&format!(
+            "incus launch bb web -c limits.memory=256MiB -c limits.cpu.allowance=150ms/100ms {more}"
+        ));
+    };
+    start(&package, "");
+    Seen::new(package.run(&format!("incus exec web -- sh -c '{LOOK}'"))).is_own();
+    let pid = status(&package, "web").unwrap().get("pid").unwrap().as_u64().unwrap();
+    let users = fs::read_to_string(format!("/proc/{pid}/uid_map")).unwrap();
+    assert!(users.split_whitespace().eq(["0", "1000000", "1000000000"]), "{users}");
+    let look = |package: &Package| package.look_into("web");
+    package.replace_daemon();
+    look(&package).is_own();
+    package.run("incus delete --force web");
+
+    start(&package, "-c raw.lxc='lxc.hook.mount ='");
+    attach_and_detach(&mut package, "lxc", "web", look);
+    package.run("incus delete --force web");
+    package.run("systemctl stop incus.service incus.socket");
+    let said = package.run("cgview uninstall --runtime lxc");
+    assert!(said.contains(restart), "{said}");
+    package.run(&format!("set -e; {restart}"));
+    eventually("LXCFS is mounted again", || has("fuse.lxcfs"));
     assert_eq!(package.mounts().len(), 1);
 }
 

@@ -117,6 +117,8 @@ fn docker_keeps_what_was_there() {
     assert_eq!(machine.read(DAEMON_JSON), after);
 
     let said = machine.succeed("uninstall --runtime docker");
+    // A reload would keep the default.
+    assert!(said.contains("systemctl restart docker"), "{said}");
     assert!(said.contains("-\t\t\"cgview\""), "{said}");
     assert_eq!(machine.files(), files);
     let again = machine.succeed("uninstall --runtime docker");
@@ -295,9 +297,9 @@ fn lxc_has_a_mount_hook_or_the_view_in_the_place_of_lxcfs() {
     let machine = Machine::new(&[readme, ("usr/share/lxc/config/common.conf.d/00-lxcfs.conf", "")]);
     let before = machine.files();
     let said = machine.succeed("install --mountpoint /srv/view");
-    assert!(said.contains("disable --now lxcfs"), "{said}");
-    let unit = machine.read("etc/systemd/system/var-lib-lxcfs.mount");
-    assert!(unit.contains("What=/srv/view\n"), "{unit}");
+    assert!(said.contains("systemctl restart lxcfs"), "{said}");
+    let unit = machine.read("etc/systemd/system/lxcfs.service.d/cgview.conf");
+    assert!(unit.contains("\nExecStart=/bin/mount --bind /srv/view /var/lib/lxcfs\n"), "{unit}");
     machine.succeed("uninstall");
     assert_eq!(machine.files(), before);
 }

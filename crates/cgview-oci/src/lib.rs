@@ -53,4 +53,12 @@ impl Hook {
             timeout: TIMEOUT,
         }
     }
+
+    /// The same with more time for the view's daemon to answer, in milliseconds.
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: u32) -> Hook {
+        self.args.push(format!("--deadline={deadline}"));
+        self.timeout = TIMEOUT + deadline.div_ceil(1000);
+        self
+    }
 }

@@ -64,22 +64,25 @@ pub struct Call {
     bundle: Option<PathBuf>,
     time_namespace: bool,
     mountpoint: Option<OsString>,
+    deadline: Option<u32>,
 }
 
 impl Call {
     /// Understands a command line. The real runtime is that of `--cgview-runtime=PROGRAM`, of the variable
     /// `CGVIEW_RUNTIME`, or of the name that the wrapper was called by (`cgview-crun`); else runc, or crun if there
-    /// is no runc. Where the view is mounted, and whether containers get a time namespace, is said likewise by
-    /// `--cgview-mountpoint=DIR` (`CGVIEW_MOUNTPOINT`) and `--cgview-time-namespace` (`CGVIEW_TIME_NAMESPACE=1`).
+    /// is no runc. Where the view is mounted, how long its daemon may take to answer the hook, and whether containers
+    /// get a time namespace, is said likewise by `--cgview-mountpoint=DIR` (`CGVIEW_MOUNTPOINT`),
+    /// `--cgview-deadline=MS` (`CGVIEW_DEADLINE`) and `--cgview-time-namespace` (`CGVIEW_TIME_NAMESPACE=1`).
     ///
     /// # Errors
     ///
-    /// If an option of our own is unknown, or there is no runtime.
+    /// If an option of our own is unknown, a deadline is no number, or there is no runtime.
     pub fn parse(name: &OsStr, arguments: impl Iterator<Item = OsString>) -> anyhow::Result<Call> {
         let mut runtime = std::env::var_os("CGVIEW_RUNTIME").filter(|name| !name.is_empty());
         let mut time_namespace =
             std::env::var_os("CGVIEW_TIME_NAMESPACE").is_some_and(|value| value == "1");
         let mut mountpoint = std::env::var_os("CGVIEW_MOUNTPOINT").filter(|path| !path.is_empty());
+        let mut deadline = std::env::var("CGVIEW_DEADLINE").ok().filter(|text| !text.is_empty());
         let mut rest = Vec::new();
         for argument in arguments {
             let text = argument.to_str().unwrap_or_default();
@@ -89,13 +92,18 @@ impl Call {
                 _ if !is_ours => rest.push(argument),
                 Some(("--cgview-runtime", program)) => runtime = Some(program.into()),
                 Some(("--cgview-mountpoint", path)) => mountpoint = Some(path.into()),
+                Some(("--cgview-deadline", time)) => deadline = Some(time.to_owned()),
                 None if text == "--cgview-time-namespace" => time_namespace = true,
                 _ => bail!(
                     "unknown option {text}: there are --cgview-runtime=PROGRAM, \
-                     --cgview-mountpoint=DIR and --cgview-time-namespace"
+                     --cgview-mountpoint=DIR, --cgview-deadline=MS and --cgview-time-namespace"
                 ),
             }
         }
+        let deadline = deadline.map(|text| {
+            text.parse()
+                .with_context(|| format!("a deadline is a number of milliseconds, not {text}"))
+        });
         let runtime = match runtime {
             Some(program) => find(&program),
             None => by_name(name)
@@ -108,7 +116,14 @@ impl Call {
             "cannot find runc or crun: install one of them, or name it by \
              --cgview-runtime=PROGRAM",
         )?;
-        Ok(Call { runtime, bundle: bundle(&rest), arguments: rest, time_namespace, mountpoint })
+        Ok(Call {
+            runtime,
+            bundle: bundle(&rest),
+            arguments: rest,
+            time_namespace,
+            mountpoint,
+            deadline: deadline.transpose()?,
+        })
     }
 
     /// The real runtime.
@@ -129,7 +144,10 @@ impl Call {
         let mountpoint = self.mountpoint.as_ref();
         let arguments: Vec<_> =
             mountpoint.map(|path| format!("--mountpoint={}", path.display())).into_iter().collect();
-        let hook = Hook::new(&own.with_file_name("cgview"), &arguments);
+        let mut hook = Hook::new(&own.with_file_name("cgview"), &arguments);
+        if let Some(deadline) = self.deadline {
+            hook = hook.with_deadline(deadline);
+        }
         spec::edit(&config, |spec| spec::add_hook(spec, &hook))?;
         if self.time_namespace {
             self.require_time_namespaces()?;
@@ -277,6 +295,25 @@ mod tests {
         assert_eq!(call.arguments, words("exec id --cgview-x"));
         let error = Call::parse(OsStr::new("x"), words("--cgview-x run").into_iter()).unwrap_err();
         assert!(error.to_string().contains("unknown option --cgview-x"), "{error}");
+        let error = Call::parse(OsStr::new("x"), words("--cgview-deadline=5s run").into_iter());
+        assert!(error.unwrap_err().to_string().contains("not 5s"));
+    }
+
+    #[test]
+    fn a_deadline_is_the_hook_s() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("config.json");
+        std::fs::write(&config, "{}").unwrap();
+        let line = format!(
+            "--cgview-runtime=/bin/true --cgview-deadline=60000 run -b {} id",
+            dir.path().display()
+        );
+        Call::parse(OsStr::new("x"), words(&line).into_iter()).unwrap().prepare().unwrap();
+        let spec: Value = serde_json::from_slice(&std::fs::read(&config).unwrap()).unwrap();
+        let hook = spec.pointer("/hooks/createContainer/0").unwrap();
+        assert_eq!(hook.pointer("/args/2").unwrap(), "--deadline=60000");
+        // The runtime waits longer.
+        assert_eq!(hook.get("timeout").unwrap(), 90);
     }
 
     #[test]

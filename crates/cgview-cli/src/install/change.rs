@@ -64,10 +64,6 @@ impl Change {
         &self.path
     }
 
-    pub(super) fn removes(&self) -> bool {
-        self.after.is_none()
-    }
-
     pub(super) fn diff(&self, color: Color) -> String {
         if self.is_copy {
             return String::new();

@@ -20,10 +20,10 @@ const HOOK_FILE: &str = "cgview.json";
 const LXC_DIRECTORY: &str = "/usr/share/lxc/config/common.conf.d";
 const LXCFS_CONFIG: &str = "00-lxcfs.conf";
 const LXC_CONFIG: &str = "10-cgview.conf";
-const LXCFS_UNIT: &str = "/etc/systemd/system/var-lib-lxcfs.mount";
+const LXCFS_DROP_IN: &str = "/etc/systemd/system/lxcfs.service.d/cgview.conf";
 
-/// The unit that has the view where LXCFS's would be, also shipped for those who do without this command.
-const UNIT: &str = include_str!("../../../../packaging/systemd/var-lib-lxcfs.mount");
+/// What has LXCFS's service mount the view where LXCFS's would be, also shipped for those who do without this command.
+const DROP_IN: &str = include_str!("../../../../packaging/systemd/lxcfs.service.d/cgview.conf");
 
 /// An engine.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -108,8 +108,8 @@ impl Engine {
             Engine::Crio => vec![hooks()],
             // LXCFS's own hook finds the view in the place of LXCFS's.
             Engine::Lxc if below(root, LXC_DIRECTORY).join(LXCFS_CONFIG).exists() => {
-                let unit = UNIT.replace("/var/lib/cgview", &setup.mountpoint.display().to_string());
-                vec![own(LXCFS_UNIT, unit)]
+                let mountpoint = setup.mountpoint.display().to_string();
+                vec![own(LXCFS_DROP_IN, DROP_IN.replace("/var/lib/cgview", &mountpoint))]
             }
             Engine::Lxc => {
                 let mut command = setup.program("cgview").display().to_string();
@@ -132,31 +132,32 @@ impl Engine {
             Engine::Podman => &["hooks.d/cgview.json", "cdi/cgview.json"],
             Engine::Containerd => &["containerd/config.toml"],
             Engine::Crio => &["hooks.d/cgview.json"],
-            Engine::Lxc => &["common.conf.d/10-cgview.conf", "system/var-lib-lxcfs.mount"],
+            Engine::Lxc => &["common.conf.d/10-cgview.conf", "lxcfs.service.d/cgview.conf"],
         };
         names.iter().any(|name| path.ends_with(name))
     }
 
-    /// What makes it read its files again.
-    pub(super) fn restart(self, changes: &[Change]) -> String {
-        let unit = changes.iter().find(|change| change.path().ends_with("var-lib-lxcfs.mount"));
+    /// What makes it read its files again, which have cgview now, or have it no more.
+    pub(super) fn restart(self, changes: &[Change], has_cgview: bool) -> &'static str {
+        let lxcfs = |change: &Change| change.path().ends_with("lxcfs.service.d/cgview.conf");
         match self {
-            Engine::Docker => "systemctl reload docker (containers that run are not disturbed)".into(),
-            Engine::Containerd => {
-                "systemctl restart containerd (containers that run are not disturbed)".into()
+            Engine::Docker if has_cgview => {
+                "systemctl reload docker (containers that run are not disturbed)"
             }
-            Engine::Podman | Engine::Crio => "containers that are started from now on".into(),
-            Engine::Lxc => match unit {
-                Some(change) if change.removes() => {
-                    "umount /var/lib/lxcfs; systemctl daemon-reload; systemctl enable --now lxcfs".into()
-                }
-                // Those that have LXCFS's files would lose them with it.
-                Some(_) => "systemctl daemon-reload; systemctl disable --now lxcfs; \
-                            systemctl enable --now var-lib-lxcfs.mount; then restart containers that \
-                            have LXCFS's files"
-                    .into(),
-                None => "containers that are started from now on".into(),
-            },
+            // The default runtime that it has stays when it reloads a file that names none.
+            Engine::Docker => {
+                "systemctl restart docker (containers that run end, unless live-restore is set)"
+            }
+            Engine::Containerd => {
+                "systemctl restart containerd (containers that run are not disturbed)"
+            }
+            // Containers that have the files of what was mounted there lose them.
+            Engine::Lxc if changes.iter().any(lxcfs) => {
+                "systemctl daemon-reload; systemctl restart lxcfs; then restart containers that have its files"
+            }
+            Engine::Podman | Engine::Crio | Engine::Lxc => {
+                "containers that are started from now on"
+            }
         }
     }
 }

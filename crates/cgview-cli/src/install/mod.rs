@@ -142,7 +142,7 @@ pub(crate) fn run(args: &Args, color: Color) -> anyhow::Result<ExitCode> {
         }
     }
     let done = args.target.apply(&changes, color)?;
-    advise(&engines, &changes, done, "cgview is in the configuration of ")?;
+    advise(&engines, &changes, done, true)?;
     let view = args.target.root.join(args.mountpoint.strip_prefix("/").unwrap_or(&args.mountpoint));
     if done && is_here && !mountpoint::is_view(&view) {
         report::warning(format_args!(
@@ -169,7 +169,7 @@ pub(crate) fn uninstall(args: &UninstallArgs, color: Color) -> anyhow::Result<Ex
         }
     }
     let done = args.target.apply(&changes, color)?;
-    advise(&engines, &changes, done, "nothing of cgview is in the configuration of ")?;
+    advise(&engines, &changes, done, false)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -216,8 +216,17 @@ impl Target {
 }
 
 /// Says what is left to be done.
-fn advise(engines: &[Engine], changes: &[Change], done: bool, what: &str) -> anyhow::Result<()> {
+fn advise(
+    engines: &[Engine],
+    changes: &[Change],
+    done: bool,
+    has_cgview: bool,
+) -> anyhow::Result<()> {
     if changes.is_empty() {
+        let what = match has_cgview {
+            true => "cgview is in the configuration of ",
+            false => "nothing of cgview is in the configuration of ",
+        };
         let names: Vec<_> = engines.iter().map(|engine| engine.title()).collect();
         return print(format!("nothing to do: {what}{}\n", names.join(", ")).as_bytes());
     }
@@ -227,7 +236,7 @@ fn advise(engines: &[Engine], changes: &[Change], done: bool, what: &str) -> any
     let mut lines: Vec<String> = engines
         .iter()
         .filter(|engine| changes.iter().any(|change| engine.owns(change.path())))
-        .map(|engine| format!("{}: {}", engine.title(), engine.restart(changes)))
+        .map(|engine| format!("{}: {}", engine.title(), engine.restart(changes, has_cgview)))
         .collect();
     lines.dedup();
     print(format!("{}\n", lines.join("\n")).as_bytes())
