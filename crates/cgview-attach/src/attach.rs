@@ -97,6 +97,9 @@ pub fn attach(
 ) -> Result<Attached> {
     may_mount()?;
     let target = enterable(pid)?;
+    if namespaces::has_daemon(target.id)? {
+        return Err(Error::Daemon { pid });
+    }
     let own = Namespace::own()?;
     check_shared(&own, &target, files)?;
     let survey = Survey::of(vec![own, target])
@@ -132,6 +135,19 @@ pub fn has_view(pid: u32) -> Result<bool> {
     let table = Namespace::of(pid)?.table;
     let is_ours = |mount: &Mount| mount.fstype == crate::mounts::CGVIEW && !mount.is_whole();
     Ok(table.mounts().iter().any(is_ours))
+}
+
+/// Whether a cgview-fuse runs in the mount namespace of a process, by the names of its processes. It would read its own
+/// files where it asks for the kernel's, and wait for itself, so [`attach()`] refuses.
+///
+/// # Errors
+///
+/// If `/proc` cannot be listed.
+pub fn has_daemon(pid: u32) -> Result<bool> {
+    match namespaces::number_of(pid) {
+        Some(id) => namespaces::has_daemon(id),
+        None => Ok(false),
+    }
 }
 
 /// Whether this process may attach at all.

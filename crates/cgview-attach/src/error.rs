@@ -50,6 +50,15 @@ pub enum Error {
         /// What would be mounted over.
         path: PathBuf,
     },
+    /// A daemon would read its own files where it asks for the kernel's, and wait for itself.
+    #[error(
+        "cannot attach to process {pid}: a cgview-fuse runs there, which would read its own files and wait for itself; \
+         leave it out with --exclude"
+    )]
+    Daemon {
+        /// Its id.
+        pid: u32,
+    },
     /// The kernel has no `mount_setattr()`, or does not let it through.
     #[error("cannot attach to containers: this takes Linux 5.12")]
     OldKernel,

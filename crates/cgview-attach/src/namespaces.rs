@@ -221,6 +221,18 @@ pub fn number_of(tid: u32) -> Option<u64> {
     link.to_str()?.split_once(":[")?.1.strip_suffix(']')?.parse().ok()
 }
 
+/// What the processes of cgview-fuse are called.
+const DAEMON: [&[u8]; 3] = [b"cgview-fuse\n", b"cgview-worker\n", b"cgview-prober\n"];
+
+/// Whether a cgview-fuse runs in the mount namespace of that number.
+pub(crate) fn has_daemon(id: u64) -> Result<bool> {
+    let is_daemon = |pid: &u32| {
+        fs::read(format!("/proc/{pid}/comm")).is_ok_and(|name| DAEMON.contains(&&*name))
+    };
+    let mut pids = numbers("/proc").map_err(Error::Processes)?.into_iter().filter(is_daemon);
+    Ok(pids.any(|pid| number_of(pid) == Some(id)))
+}
+
 /// Whether there is a process, or a thread, of that id.
 #[must_use]
 pub fn exists(tid: u32) -> bool {

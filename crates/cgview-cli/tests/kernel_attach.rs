@@ -15,7 +15,9 @@ use std::{
 
 use attach::{Container, cgview, refused, said};
 use cgview_attach::{Bound, Files, Maker, View, bind};
-use cgview_testkit::{Namespaces, Process, Spawn, Tree, is_guest, kernel_is_at_least, pause};
+use cgview_testkit::{
+    Cgroup, Namespaces, Process, Spawn, Tree, is_guest, kernel_is_at_least, pause,
+};
 use daemon::{Daemon, eventually};
 use rustix::{
     mount::{UnmountFlags, mount_bind, unmount},
@@ -290,6 +292,17 @@ fn what_a_container_mounts_itself_stays() {
     assert_eq!(container.mounts(), own);
 }
 
+/// A container with a process that is called like cgview's daemon.
+fn of_the_daemon_s_name(cgroup: &Cgroup) -> Process {
+    let process = Spawn::new().cgroup(cgroup).container().run(|| {
+        rustix::thread::set_name(c"cgview-fuse").unwrap();
+        pause()
+    });
+    let name = format!("/proc/{}/comm", process.pid());
+    eventually("it has its name", || fs::read_to_string(&name).unwrap() == "cgview-fuse\n");
+    process
+}
+
 #[test]
 fn only_containers_are_attached_to() {
     let _alone = alone();
@@ -320,13 +333,14 @@ fn only_containers_are_attached_to() {
     with_view.run(&format!(
         "mount --bind {mountpoint}/proc/uptime /proc/uptime; umount -l {mountpoint}"
     ));
+    let _daemon = of_the_daemon_s_name(&cgroup("daemon"));
     let before = [&service, &sandbox, &excluded, &with_view].map(Obedient::mounts);
 
     let below = tree.cgroup("").path();
     let all = ["attach", "--all", "--below", &below, "--exclude", "*-not"];
     let text = said(all.iter().chain(&["--mountpoint", &mountpoint]));
     assert!(text.contains("web (other): ") && text.contains(" files attached\n"), "{text}");
-    assert!(text.contains("viewed (other): "), "{text}");
+    assert!(text.contains("viewed (other): ") && !text.contains("daemon"), "{text}");
     assert_eq!(container.run("grep MemTotal /proc/meminfo"), "MemTotal:          65536 kB\n");
     let after = [&service, &sandbox, &excluded].map(Obedient::mounts);
     assert_eq!(after[..], before[..3]);
@@ -445,6 +459,9 @@ fn an_error_says_what_to_do() {
     let ran = cgview(["attach", "--watch", "--below", "kubepods"]);
     assert_eq!(ran.status, Some(2));
     assert!(ran.stderr.contains("a cgroup's path begins with a /"), "{}", ran.stderr);
+    let served = of_the_daemon_s_name(&cgroup);
+    let text = attach(&["--mountpoint", &mountpoint, &served.pid().to_string()]);
+    assert!(text.contains("a cgview-fuse runs there, which would read its own files"), "{text}");
     // What is mounted for that process would be mounted for all.
     let script = "unshare --mount --propagation unchanged sleep 1000 & \
         until [ $(readlink /proc/$!/ns/mnt) != $(readlink /proc/self/ns/mnt) ]; do :; done; \

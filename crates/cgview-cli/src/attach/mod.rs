@@ -133,12 +133,16 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     let host = Host::live()?;
     let containers = host.running()?;
-    let targets = if args.all {
+    let mut targets = if args.all {
         all(&containers, &args.which)?
     } else {
         let names = args.containers.iter();
         names.map(|name| Target::find(&containers, name)).collect::<anyhow::Result<_>>()?
     };
+    if args.all {
+        let has_daemon = |target: &Target| cgview_attach::attach::has_daemon(target.pid());
+        targets.retain(|target| !has_daemon(target).unwrap_or(false));
+    }
     if targets.is_empty() {
         report::warning("no container runs");
     }

@@ -159,7 +159,10 @@ impl Watch<'_> {
     }
 
     fn try_serve(&self, container: &Running) -> anyhow::Result<()> {
-        if !self.args.which.has(container)? || cgview_attach::attach::has_view(container.pid)? {
+        if !self.args.which.has(container)?
+            || cgview_attach::attach::has_view(container.pid)?
+            || cgview_attach::attach::has_daemon(container.pid)?
+        {
             return Ok(());
         }
         let target = Target::of(container);
