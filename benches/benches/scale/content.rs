@@ -62,12 +62,12 @@ impl Engine {
         Ok(Engine { size, containers, service, _host: host })
     }
 
-    /// One read by each of some containers in turn, beginning with `first`: as many as `reads`.
-    fn read(&self, file: ProcFile, first: u32, reads: u32) -> Result<Duration> {
+    /// One read by each of the first `readers` containers in turn, beginning with `first`: as many as `reads`.
+    fn read(&self, file: ProcFile, readers: u32, first: u32, reads: u32) -> Result<Duration> {
         let file = File::Proc(file);
         let start = Instant::now();
         for number in first..first + reads {
-            let caller = Caller { tid: Machine::pid(number % self.containers), uid: 0 };
+            let caller = Caller { tid: Machine::pid(number % readers), uid: 0 };
             let handle = self.service.open(caller, file, false)?;
             let text = self.service.read(caller, file, handle, 0)?;
             self.service.read(caller, file, handle, text.len() as u64)?;
@@ -79,6 +79,13 @@ impl Engine {
 
 /// Makes those that are compared.
 type Make<'a> = &'a dyn Fn() -> Result<Vec<Engine>>;
+
+/// Of one of its containers, or of all of them in turn.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Readers {
+    One,
+    All,
+}
 
 /// Microseconds for one read, with all numbers known and with all asked for anew.
 pub(crate) fn measure(is_test: bool) -> Result<Vec<Scale>> {
@@ -97,28 +104,39 @@ pub(crate) fn measure(is_test: bool) -> Result<Vec<Scale>> {
     // Where there are not as many descriptors as files, many containers are like one whose files are opened each time.
     let opening =
         || -> Result<Vec<Engine>> { Ok(vec![Engine::opening(1)?, Engine::opening(many)?]) };
-    let kinds: [(&str, Make<'_>); 3] = [
-        ("content, samples fresh", &|| all(FRESH)),
-        ("content, samples anew", &|| all(Duration::ZERO)),
-        ("content, samples anew, files opened", &opening),
+    let kinds: [(&str, Make<'_>, &[Readers]); 3] = [
+        ("content, samples fresh", &|| all(FRESH), &[Readers::One, Readers::All]),
+        ("content, samples anew", &|| all(Duration::ZERO), &[Readers::One, Readers::All]),
+        ("content, samples anew, files opened", &opening, &[Readers::All]),
     ];
-    for (what, engines) in kinds {
+    for (what, engines, readers) in kinds {
         let engines = engines()?;
+        let of_containers = |engine: &&Engine| engine.size.1 == "containers";
         for file in FILES {
             for engine in &engines {
                 // Each container is found out once, and its first number is taken.
-                engine.read(file, 0, 2 * engine.containers)?;
+                engine.read(file, engine.containers, 0, 2 * engine.containers)?;
             }
-            let mut times = vec![Vec::new(); engines.len()];
-            for round in 0..rounds {
-                for (engine, times) in engines.iter().zip(&mut times) {
-                    times.push(engine.read(file, u32::try_from(round)? * reads, reads)?);
+            for &readers in readers {
+                let (what, engines): (_, Vec<_>) = match readers {
+                    Readers::One => (what.to_owned(), engines.iter().collect()),
+                    Readers::All => {
+                        (format!("{what}, in turn"), engines.iter().filter(of_containers).collect())
+                    }
+                };
+                let mut times = vec![Vec::new(); engines.len()];
+                for round in 0..rounds {
+                    for (engine, times) in engines.iter().zip(&mut times) {
+                        let count = if readers == Readers::One { 1 } else { engine.containers };
+                        let first = u32::try_from(round)? * reads;
+                        times.push(engine.read(file, count, first, reads)?);
+                    }
                 }
-            }
-            for (engine, times) in engines.iter().zip(times) {
-                let micros = undisturbed(times.iter().map(Duration::as_secs_f64)) * 1e6;
-                let each = micros / f64::from(reads);
-                rows.push(row(what, engine.size, file.path(), each, "us"));
+                for (engine, times) in engines.iter().zip(times) {
+                    let micros = undisturbed(times.iter().map(Duration::as_secs_f64)) * 1e6;
+                    let each = micros / f64::from(reads);
+                    rows.push(row(&what, engine.size, file.path(), each, "us"));
+                }
             }
         }
     }

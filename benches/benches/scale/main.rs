@@ -1,10 +1,11 @@
 //! What must not grow: the cost of a read with the host's CPUs and with the number of containers, and what many
 //! containers and many tasks take. With `--record` all is written to `benches/record/`.
 //!
-//! `content` asks the service on a host that is made of files, as no machine here has 512 CPUs; `daemon` and `tasks`
-//! ask a daemon on this machine, with real containers and tasks.
+//! `content` asks the service on a host that is made of files, as no machine here has 512 CPUs; `daemon`, `crowd` and
+//! `tasks` ask a daemon on this machine, with real containers and tasks.
 
 mod content;
+mod crowd;
 mod daemon;
 mod tasks;
 
@@ -15,6 +16,10 @@ use cgview_benches::{
     arguments::Arguments,
     record::{self, Fact, Scale, rounded},
 };
+
+/// What containers read.
+pub(crate) const FILES: [&str; 6] =
+    ["proc/meminfo", "proc/stat", "proc/cpuinfo", "proc/uptime", "proc/loadavg", "proc/diskstats"];
 
 fn main() -> Result<()> {
     let arguments = Arguments::new();

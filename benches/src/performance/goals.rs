@@ -54,7 +54,6 @@ pub(crate) fn table(records: &Records) -> Table {
         ("content, samples fresh", "containers"),
         ("content, samples anew", "CPUs"),
         ("content, samples anew", "containers"),
-        ("content, samples anew, files opened", "containers"),
         ("a read of the shared mount", "containers"),
     ] {
         let worst = records

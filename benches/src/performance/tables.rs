@@ -48,6 +48,7 @@ pub(crate) fn all(records: &Records) -> Vec<(&'static str, String)> {
         ("system calls", calls(records, SYSTEM_CALL, "system call").0),
         ("scale machine", machine(&records.scale_machine)),
         ("content", content(records).0),
+        ("turns", turns(records).0),
         ("daemon", daemon(records).0),
         ("instructions", instructions(records).0),
     ]
@@ -196,7 +197,9 @@ fn content(records: &Records) -> Table {
         "512 CPUs",
         "ratio",
         "1 container",
-        "1,000 containers",
+        "one of 1,000",
+        "ratio",
+        "1,000 in turn",
         "ratio",
     ];
     let mut table = Table::new(&columns);
@@ -205,15 +208,22 @@ fn content(records: &Records) -> Table {
         ("content, samples anew", "anew"),
         ("content, samples anew, files opened", "anew, files opened for each"),
     ] {
-        for file in records.scale_files(what) {
-            let mut cells = vec![format!("`{}`", name(file)), samples.into()];
-            for of in ["CPUs", "containers"] {
+        let in_turn = format!("{what}, in turn");
+        for file in records.scale_files(&in_turn) {
+            let sizes = |what, of| {
                 let sizes = records.sizes(what, of, file);
-                let [small, large] =
-                    sizes.map_or([None; 2], |rows| rows.map(|row| Some(row.value)));
-                cells.extend([or_dash(small), or_dash(large)]);
-                cells.push(or_dash(small.zip(large).map(|(small, large)| large / small)));
-            }
+                sizes.map_or([None; 2], |rows| rows.map(|row| Some(row.value)))
+            };
+            let ratio = |[small, large]: [Option<f64>; 2]| {
+                or_dash(small.zip(large).map(|(small, large)| large / small))
+            };
+            let (cpus, among) = (sizes(what, "CPUs"), sizes(what, "containers"));
+            let turns = sizes(&in_turn, "containers");
+            let [alone, all] = turns;
+            let mut cells = vec![format!("`{}`", name(file)), samples.into()];
+            cells.extend(cpus.map(or_dash));
+            cells.extend([ratio(cpus), or_dash(alone), or_dash(among[1]), ratio(among)]);
+            cells.extend([or_dash(all), ratio(turns)]);
             table.row(cells);
         }
     }
@@ -221,9 +231,30 @@ fn content(records: &Records) -> Table {
 }
 
 /// All else that was measured at several sizes.
+fn turns(records: &Records) -> Table {
+    let columns =
+        ["file", "kernel's own", "LXCFS", "shared mount", "LXCFS / shared", "CPU time of cgview"];
+    let mut table = Table::new(&columns);
+    for file in records.scale_files(SHARED_TURNS) {
+        let of = |what| records.sizes(what, "containers", file).map(|[_, row]| row.value);
+        let [native, lxcfs, shared] =
+            [of("a read in turn, native"), of("a read in turn, lxcfs"), of(SHARED_TURNS)];
+        let ratio = lxcfs.zip(shared).map(|(lxcfs, shared)| lxcfs / shared);
+        let mut cells = vec![format!("`{}`", name(file))];
+        let cpu = of("CPU time for a read in turn");
+        cells.extend([native, lxcfs, shared, ratio, cpu].map(or_dash));
+        table.row(cells);
+    }
+    table
+}
+
+/// What the time of a read of the shared mount is called, when all containers take turns.
+const SHARED_TURNS: &str = "a read in turn, shared";
+
 fn daemon(records: &Records) -> Table {
     let mut table = Table::new(&["what", "size", "measured"]);
-    for row in records.scale.iter().filter(|row| !row.what.starts_with("content")) {
+    let has_own_table = |what: &str| what.starts_with("content") || what.contains(" in turn");
+    for row in records.scale.iter().filter(|row| !has_own_table(&row.what)) {
         let what = match &*row.file {
             "" => row.what.clone(),
             file => format!("{}, `{}`", row.what, name(file)),

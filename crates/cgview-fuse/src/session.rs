@@ -23,17 +23,20 @@ use crate::{
     upkeep::Upkeep,
 };
 
-/// Has glibc ask the kernel for whatever is large, always: `M_MMAP_THRESHOLD` of mallopt(3).
+/// Has glibc ask the kernel for whatever is large, always, and have two heaps for all threads together and not one for
+/// each, of which all have gaps: `M_MMAP_THRESHOLD` and `M_ARENA_MAX` of mallopt(3).
 ///
 /// fuser reads to a buffer of 16 MiB for each thread, of which no more is in memory than was read. Once one has been
 /// freed, as after the greeting, glibc would take such memory from its heap, and write zeros to all of it: 16 MiB
 /// resident, in some starts and not in others.
-fn keep_large_memory_apart() {
+fn keep_memory_small() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: it takes numbers, and a lock of the allocator's.
-    #[expect(unsafe_code, reason = "there is no safe way to call mallopt(3)")]
-    unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 20);
+    for (option, value) in [(libc::M_MMAP_THRESHOLD, 1 << 20), (libc::M_ARENA_MAX, 2)] {
+        // SAFETY: it takes numbers, and a lock of the allocator's.
+        #[expect(unsafe_code, reason = "there is no safe way to call mallopt(3)")]
+        unsafe {
+            libc::mallopt(option, value);
+        }
     }
 }
 
@@ -71,7 +74,7 @@ impl Session {
         threads: usize,
         then: impl FnOnce() + Send + 'static,
     ) -> io::Result<Session> {
-        keep_large_memory_apart();
+        keep_memory_small();
         let connection = Connection::adopt(which, service, connection, greeting, threads)?;
         let drain = connection.drain.clone();
         let ended = Arc::new(AtomicBool::new(false));
