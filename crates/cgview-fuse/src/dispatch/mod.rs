@@ -47,11 +47,10 @@ const MOST_OVERDUE: usize = 4;
 /// How many requests of one container wait, and of all: each takes some hundreds of bytes.
 const MOST_QUEUED: (usize, usize) = (1024, 16_384);
 
-/// In how long a container that always has more requests than lanes may have one answer, while others ask: three times
-/// what it takes, at least.
-const PACE: Duration = Duration::from_micros(125);
+/// In how long a container that always has more requests than lanes may have one answer, while others ask.
+const PACE: Duration = Duration::from_micros(500);
 
-/// How much of that it may have in advance: four thousand answers, as what starts reads many files.
+/// How much of that it may have in advance: a thousand answers, as what starts reads many files.
 const ADVANCE: Duration = Duration::from_millis(500);
 
 /// For how long others are taken to ask again. Who asks seldom is not to wait, either.
