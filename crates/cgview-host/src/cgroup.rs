@@ -220,6 +220,22 @@ impl CgroupDir {
         }
     }
 
+    /// The names of its files that begin with `prefix`. Where there are none, its directory, in which there may be
+    /// thousands of other cgroups, is not listed again soon.
+    pub(crate) fn names(&self, at: &Access<'_>, prefix: &str) -> Vec<String> {
+        if let Some(Slot::Absent { since }) = self.slot(prefix)
+            && at.now.saturating_sub(since) < ABSENT_FOR
+        {
+            return Vec::new();
+        }
+        let mut names = at.root.list(&self.path).unwrap_or_default();
+        names.retain(|name| name.starts_with(prefix));
+        if names.is_empty() {
+            self.remember(prefix, Slot::Absent { since: at.now });
+        }
+        names
+    }
+
     fn open_file(&self, root: &Root, name: &str) -> Result<OwnedFd, Errno> {
         let name = self.bare(name);
         if let Some((dir, _)) = &self.dir {
@@ -354,6 +370,27 @@ mod tests {
         let open = own.files.read().iter().any(|(_, slot)| matches!(slot, Slot::Kept(_)));
         assert!(!open && known() == 2);
         assert_eq!(sample(), 2);
+    }
+
+    #[test]
+    fn names_that_are_not_there_are_not_looked_for_again_soon() {
+        let mut fake = FakeHost::new();
+        fake.mount_v2("/sys/fs/cgroup");
+        fake.process(&FakeProcess { pid: 100, cgroup: "0::/app\n", ..FakeProcess::default() });
+        fake.file("/sys/fs/cgroup/app/memory.current", "4096\n");
+        let host = Host::at(fake.path()).unwrap();
+        let container = host.caller(100).unwrap().container;
+        let sizes = || {
+            let mut snapshot = Snapshot::default();
+            container.sample(&host, Parts::ALL.without(Parts::TASKS), &mut snapshot).unwrap();
+            snapshot.hugetlb.len()
+        };
+        assert_eq!(sizes(), 0);
+        fake.file("/sys/fs/cgroup/app/hugetlb.2MB.current", "0\n");
+        assert_eq!(sizes(), 0);
+        let later = host.boottime().unwrap().0 / 1_000_000 + 6;
+        fake.file("/proc/uptime", &format!("{later}.00 0.00\n"));
+        assert_eq!(sizes(), 1);
     }
 
     #[test]

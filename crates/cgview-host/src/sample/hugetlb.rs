@@ -52,7 +52,7 @@ impl Sampler<'_> {
             Version::V1 => ("usage_in_bytes", "limit_in_bytes"),
             Version::V2 => ("current", "max"),
         };
-        let names = self.host.list(level.path()).unwrap_or_default();
+        let names = level.names(&self.at, "hugetlb.");
         let mut sizes: Vec<_> = names
             .iter()
             .filter_map(|name| {
