@@ -44,7 +44,7 @@ impl Engine {
 
     /// One that has descriptors for those who ask, and for the directories of their cgroups, and for few files in these.
     fn opening(containers: u32) -> Result<Engine> {
-        let keep = if containers == 1 { 8 } else { 12 * containers as usize };
+        let keep = if containers == 1 { 16 } else { 17 * containers as usize };
         let size = (containers, "containers");
         Engine::with(2, containers, size, Duration::ZERO, |host| host.keeping(keep))
     }

@@ -511,7 +511,7 @@ mod tests {
         }
         fake.file("/sys/fs/cgroup/crowd/cgroup.procs", "10000\n");
         // For 373 callers.
-        let host = Host::at(fake.path()).unwrap().keeping(3000);
+        let host = Host::at(fake.path()).unwrap().keeping(4480);
         let callers = Callers::new(&host);
         let settings = ViewSettings { request_deadline: Duration::MAX, ..ViewSettings::default() };
         let hits = |tids: &[u32]| {
