@@ -20,6 +20,9 @@ use crate::{
 /// How often a reader is measured.
 const ROUNDS: usize = 20;
 
+/// How long the kernel may take until it is done with new cgroups.
+const SETTLING: Duration = Duration::from_secs(3);
+
 /// How often all containers read a file in turn.
 const TURNS: u32 = 5;
 
@@ -68,12 +71,16 @@ pub(crate) fn measure(is_test: bool) -> Result<Vec<Scale>> {
     }
     let mut crowd = Crowd::start(&tree, count, &servers)?;
     let [_, server, ..] = &servers[..] else { return Ok(Vec::new()) };
-    // The kernel has something to do, too, when so many cgroups were made just now.
-    let rounds = if is_test { 1 } else { TURNS };
-    let turns = crowd::measure(&mut crowd, &servers, of(count), rounds)?;
+    if !is_test {
+        // The kernel has something to do, too, when so many cgroups were made just now.
+        std::thread::sleep(SETTLING);
+    }
     let among = reads(server, &mut readers, time)?;
     tell(count, server);
-    rows.extend(turns);
+    let rounds = if is_test { 1 } else { TURNS };
+    rows.extend(crowd::measure(&mut crowd, &servers, of(count), rounds)?);
+    let after = server.rss_kib() as f64 / 1024.0;
+    rows.push(row("resident memory, when all have read in turn", of(count), "", after, "MiB"));
     for (count, times) in [(1, alone), (count, among)] {
         for (file, time) in times {
             rows.push(row("a read of the shared mount", of(count), file, time, "us"));

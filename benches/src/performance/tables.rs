@@ -253,7 +253,7 @@ const SHARED_TURNS: &str = "a read in turn, shared";
 
 fn daemon(records: &Records) -> Table {
     let mut table = Table::new(&["what", "size", "measured"]);
-    let has_own_table = |what: &str| what.starts_with("content") || what.contains(" in turn");
+    let has_own_table = |what: &str| what.starts_with("content") || what.contains("a read in turn");
     for row in records.scale.iter().filter(|row| !has_own_table(&row.what)) {
         let what = match &*row.file {
             "" => row.what.clone(),
