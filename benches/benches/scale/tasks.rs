@@ -62,7 +62,7 @@ pub(crate) fn measure(is_test: bool) -> Result<Vec<Scale>> {
     let (many, time) = if is_test {
         (200, Duration::from_millis(300))
     } else {
-        (100_000, Duration::from_secs(20))
+        (100_000, Duration::from_secs(40))
     };
     let _pids = PidMax::at_least(many + 30_000)?;
     let server = Server::cgview()?;
