@@ -102,9 +102,9 @@ fn what_hangs_makes_way_and_is_late_once() {
 
 /// Somebody who has so many requests at a time, for so long, and then others: how many answers it gets meanwhile,
 /// beside whoever else asks.
-fn answers_to(phases: &[(usize, Duration)], others: bool) -> Vec<u32> {
+fn answers_to(limits: Limits, phases: &[(usize, Duration)], others: bool) -> Vec<u32> {
     let mut now = Instant::now();
-    let mut lanes = Lanes::new(LIMITS);
+    let mut lanes = Lanes::new(limits);
     let mut tickets: Vec<Ticket> = Vec::new();
     if others {
         let other = run(lanes.arrive(Some('b'), Weight::Full, 0, now));
@@ -130,7 +130,7 @@ fn answers_to(phases: &[(usize, Duration)], others: bool) -> Vec<u32> {
 }
 
 fn answers(requests: usize, others: bool, time: Duration) -> u32 {
-    answers_to(&[(requests, time)], others)[0]
+    answers_to(LIMITS, &[(requests, time)], others)[0]
 }
 
 #[test]
@@ -151,13 +151,11 @@ fn a_flood_is_answered_at_a_pace_while_others_ask() {
 
 #[test]
 fn whoever_is_left_of_a_crowd_has_no_pace() {
-    let [crowd, rest, left] = answers_to(
-        &[(8, 300), (1, 200), (1, 300)].map(|(n, ms)| (n, Duration::from_millis(ms))),
-        true,
-    )[..] else {
-        panic!("three phases")
-    };
-    assert!(crowd < 40 && rest > 100, "{crowd}, {rest}");
+    let advance = Duration::from_millis(300);
+    let limits = Limits { advance, others: Duration::from_secs(10), ..LIMITS };
+    let phases = [(3, 600), (1, 400), (1, 300)].map(|(n, ms)| (n, Duration::from_millis(ms)));
+    let [crowd, _, left] = answers_to(limits, &phases, true)[..] else { panic!("three phases") };
+    assert!(crowd < 120, "{crowd}");
     assert!(left >= 295, "{left}");
 }
 
