@@ -142,7 +142,9 @@ fn serve(mut asked: PipeReader, mut told: PipeWriter) -> i32 {
     0
 }
 
-fn nanos(time: Duration) -> u64 {
+/// A time in nanoseconds.
+#[must_use]
+pub fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use cgview_benches::{
     placement::Placement,
-    readers::read_once,
+    readers::{nanos, read_once},
     record::{Scale, undisturbed},
     servers::Server,
 };
@@ -73,8 +73,7 @@ fn serve(paths: &[PathBuf], mut asked: &PipeReader, mut told: &PipeWriter) -> i3
         let Some(path) = paths.get(path) else { return 1 };
         let start = Instant::now();
         let read = read_once(path, &mut buffer);
-        let nanos = u64::try_from(start.elapsed().as_nanos()).unwrap_or(FAILED);
-        let nanos = if read.is_ok() { nanos } else { FAILED };
+        let nanos = if read.is_ok() { nanos(start.elapsed()) } else { FAILED };
         if told.write_all(&nanos.to_le_bytes()).is_err() {
             return 1;
         }

@@ -296,7 +296,7 @@ impl Tenant {
 
     /// Keeps a text for whoever asks next, unless a newer one was told. It is made of numbers of the container and of
     /// the host, which were new then; `version` is that of the CPU view, if it is made from that, and `until` the moment
-    /// at which it tells another time, if it tells any. Texts of other files that are too old to be of use make room.
+    /// at which it tells another time, if it tells any.
     pub(crate) fn keep_rendered(
         &self,
         what: Rendered,
@@ -304,10 +304,8 @@ impl Tenant {
         made_of: [Instant; 2],
         version: Option<u64>,
         until: Option<Usec>,
-        freshness: Duration,
     ) {
         let mut renderings = self.renderings.lock();
-        renderings.retain(|known| known.what == what || known.text.is_fresh(freshness));
         let rendering = Rendering { what, text, made_of, version, until };
         let place = renderings.iter().position(|known| known.what == what);
         match place.and_then(|place| Some((place, renderings.get_mut(place)?))) {

@@ -239,7 +239,7 @@ impl Service {
             let until =
                 ready.ticking.then(|| ready.view(&ready.no_times, None, caller.reader).next_tick());
             let kept = Fetched { at, value: Arc::clone(&text) };
-            tenant.keep_rendered(what, kept, made_of, version, until, settings.freshness);
+            tenant.keep_rendered(what, kept, made_of, version, until);
         }
         Ok(text)
     }
