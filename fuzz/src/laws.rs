@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use cgview_core::{
-    File, Mask,
+    File, Mask, View,
     effective::MemoryLimits,
+    host::HostMemory,
+    stat_outline,
     tree::{Dir, Entry, ProcFile, SysRule},
-    view::Error,
+    view::{Error, Parts},
 };
 
 use crate::{Situation, split};
@@ -27,6 +29,16 @@ fn render(situation: &Situation, file: File, host: &[u8]) -> Result<Vec<u8>, Err
         assert!(range.start <= range.end && range.end <= text.len(), "{range:?} of {}", text.len());
         assert!(!why.describe(&situation.snapshot).to_string().is_empty());
     }
+    let (mut facts, mut cpus) = (situation.host.clone(), situation.cpus.clone());
+    if !file.parts().contain(Parts::MEMORY) {
+        facts.memory = HostMemory::default();
+    }
+    if !file.parts().contain(Parts::NODES) {
+        cpus.nodes = Mask::new();
+    }
+    let mut bare = Vec::new();
+    View { host: &facts, cpus: &cpus, ..view }.render(file, host, &mut bare)?;
+    assert_eq!(text, bare, "rendered from what is not among its parts");
     let pressure = &situation.snapshot.pressure;
     let own = [&pressure.cpu, &pressure.memory, &pressure.io, &pressure.irq];
     let own: usize = own.into_iter().flatten().map(Vec::len).sum();
@@ -146,6 +158,8 @@ pub fn stat(input: &[u8]) {
         // But for btime, which a time namespace shifts.
         return assert!(situation.reader.timens.boottime != 0 || text == host, "it is the host");
     }
+    let outlined = render(&situation, File::Proc(ProcFile::Stat), &stat_outline(host));
+    assert_eq!(outlined.ok().as_ref(), Some(&text), "the outline gives the same");
     let mut total: Option<Vec<u64>> = None;
     let mut sum: Vec<u64> = Vec::new();
     let mut numbers = Vec::new();

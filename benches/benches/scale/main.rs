@@ -1,5 +1,6 @@
 //! What must not grow: the cost of a read with the host's CPUs and with the number of containers, and what many
-//! containers and many tasks take. With `--record` all is written to `benches/record/`.
+//! containers and many tasks take. With `--record` all is written to `benches/record/`; with `--only=PART`, one part of
+//! it is measured.
 //!
 //! `content` asks the service on a host that is made of files, as no machine here has 512 CPUs; `daemon`, `crowd` and
 //! `tasks` ask a daemon on this machine, with real containers and tasks.
@@ -21,15 +22,23 @@ use cgview_benches::{
 pub(crate) const FILES: [&str; 6] =
     ["proc/meminfo", "proc/stat", "proc/cpuinfo", "proc/uptime", "proc/loadavg", "proc/diskstats"];
 
+/// Measures one part, or only sees that it works.
+type Measure = fn(bool) -> Result<Vec<Scale>>;
+
 fn main() -> Result<()> {
     let arguments = Arguments::new();
     if !arguments.select("scale") || !cgview_testkit::is_root() || arguments.isolate()? {
         return Ok(());
     }
     raise_descriptors()?;
-    let mut rows = content::measure(arguments.is_test())?;
-    rows.extend(daemon::measure(arguments.is_test())?);
-    rows.extend(tasks::measure(arguments.is_test())?);
+    let parts: [(&str, Measure); 3] =
+        [("content", content::measure), ("daemon", daemon::measure), ("tasks", tasks::measure)];
+    let mut rows = Vec::new();
+    for (name, measure) in parts {
+        if arguments.value("--only").is_none_or(|only| only == name) {
+            rows.extend(measure(arguments.is_test())?);
+        }
+    }
     let mut out = stdout().lock();
     for Scale { what, size, of, file, value, unit } in &rows {
         writeln!(out, "{what} {file}, {size} {of}: {value} {unit}")?;

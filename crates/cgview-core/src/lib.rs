@@ -43,7 +43,7 @@ pub use explain::{Explanation, Source, Why};
 pub use host::HostFacts;
 pub use mask::Mask;
 pub use policy::Policy;
-pub use render::cpuinfo::CpuinfoOutline;
+pub use render::{cpuinfo::CpuinfoOutline, stat::stat_outline};
 pub use snapshot::Snapshot;
 pub use tree::File;
 pub use units::{Bytes, Cpus, Limit, Ticks, Usec};

@@ -27,7 +27,11 @@ impl Mask {
     /// The numbers from 0 to `count - 1`.
     #[must_use]
     pub fn first(count: u32) -> Mask {
-        (0..count.min(MAX_NUMBERS)).collect()
+        let mut mask = Mask::new();
+        if let Some(last) = count.checked_sub(1) {
+            mask.insert_range(0, last);
+        }
+        mask
     }
 
     /// Adds a number; one of [`MAX_NUMBERS`] or more is ignored.
@@ -41,6 +45,23 @@ impl Mask {
         }
         if let Some(bits) = self.words.get_mut(word) {
             *bits |= 1 << (number % 64);
+        }
+    }
+
+    /// Adds all numbers from `first` to `last`; those of [`MAX_NUMBERS`] or more are ignored.
+    pub fn insert_range(&mut self, first: u32, last: u32) {
+        let last = last.min(MAX_NUMBERS - 1);
+        if first > last {
+            return;
+        }
+        let (start, end) = (first as usize / 64, last as usize / 64);
+        if self.words.len() <= end {
+            self.words.resize(end + 1, 0);
+        }
+        for (word, bits) in self.words.iter_mut().enumerate().take(end + 1).skip(start) {
+            let from = if word == start { u64::MAX << (first % 64) } else { u64::MAX };
+            let to = if word == end { u64::MAX >> (63 - last % 64) } else { u64::MAX };
+            *bits |= from & to;
         }
     }
 
@@ -65,8 +86,20 @@ impl Mask {
     /// Its numbers, ascending.
     pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         (0u32..).zip(&self.words).flat_map(|(index, &bits)| {
-            (0..64).filter(move |bit| bits >> bit & 1 == 1).map(move |bit| index * 64 + bit)
+            let without_lowest = |bits: &u64| Some(bits & (bits - 1)).filter(|&rest| rest != 0);
+            let rests =
+                core::iter::successors(Some(bits).filter(|&bits| bits != 0), without_lowest);
+            rests.map(move |rest| index * 64 + rest.trailing_zeros())
         })
+    }
+
+    /// The lowest `count` of its numbers, or all where it has no more.
+    #[must_use]
+    pub fn lowest(&self, count: u64) -> Mask {
+        if count >= u64::from(self.len()) {
+            return self.clone();
+        }
+        self.iter().zip(0..count).map(|(number, _)| number).collect()
     }
 
     /// The numbers that both hold.
@@ -269,6 +302,26 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_range_is_all_of_its_numbers(before: Vec<u16>, first in 0u32..300, length in 0u32..300) {
+            let mut mask: Mask = before.into_iter().map(u32::from).collect();
+            let mut one_by_one = mask.clone();
+            mask.insert_range(first, first + length);
+            (first..=first + length).for_each(|number| one_by_one.insert(number));
+            prop_assert_eq!(&mask, &one_by_one);
+            // Backwards there are none, and none beyond the largest.
+            mask.insert_range(first + 1, first);
+            mask.insert_range(MAX_NUMBERS, u32::MAX);
+            prop_assert_eq!(mask, one_by_one);
+        }
+
+        #[test]
+        fn the_lowest_are_the_first_that_are_listed(numbers: Vec<u16>, count in 0u64..20) {
+            let mask: Mask = numbers.into_iter().map(u32::from).collect();
+            let expected: Mask = mask.iter().take(usize::try_from(count).unwrap()).collect();
+            prop_assert_eq!(mask.lowest(count), expected);
+        }
+
         #[test]
         fn places_and_numbers_are_each_others_inverse(numbers: Vec<u16>) {
             let mask: Mask = numbers.into_iter().map(u32::from).collect();

@@ -233,7 +233,7 @@ pub struct Cpuset {
     pub cgroup: Arc<Cgroup>,
     /// `cpuset.cpus.effective`, v1 `cpuset.effective_cpus`: what the kernel really allows.
     pub cpus: Mask,
-    /// `cpuset.mems.effective`, v1 `cpuset.effective_mems`.
+    /// `cpuset.mems.effective`, v1 `cpuset.effective_mems`; empty without [`Parts::NODES`](crate::view::Parts::NODES).
     pub mems: Mask,
 }
 

@@ -28,7 +28,7 @@ pub struct View<'a> {
     /// as the kernel's does, and counters are those of the snapshot. What is before the snapshot counts as its
     /// moment.
     pub now: Usec,
-    /// What the host has.
+    /// What the host has: its memory, too, where [`File::parts`] has [`Parts::MEMORY`] in it.
     pub host: &'a HostFacts,
     /// The administrator's choices.
     pub policy: &'a Policy,
@@ -70,7 +70,7 @@ pub struct Parts(u16);
 impl Parts {
     /// [`Snapshot::memory`], without [`MemoryStat::events`](crate::snapshot::MemoryStat::events).
     pub const MEMORY: Parts = Parts(1);
-    /// [`Snapshot::cpu`], [`Snapshot::cpuset`]: what [`CpuLimits`] needs.
+    /// [`Snapshot::cpu`] and the CPUs of [`Snapshot::cpuset`]: what [`CpuLimits`] needs, but for its nodes.
     pub const CPUS: Parts = Parts(2);
     /// [`Snapshot::cpu_usage`]: what [`CpuView`] needs beside the limits.
     pub const CPU_USAGE: Parts = Parts(4);
@@ -86,8 +86,10 @@ impl Parts {
     pub const PRESSURE: Parts = Parts(128);
     /// The events of the container's own level of [`Snapshot::memory`].
     pub const EVENTS: Parts = Parts(256);
+    /// The nodes of [`Snapshot::cpuset`], with [`Parts::CPUS`].
+    pub const NODES: Parts = Parts(512 | Parts::CPUS.0);
     /// The whole snapshot.
-    pub const ALL: Parts = Parts(511);
+    pub const ALL: Parts = Parts(1023);
 
     /// Both together.
     #[must_use]
@@ -116,9 +118,9 @@ impl File {
         match self {
             File::Proc(file) => match file {
                 ProcFile::Cpuinfo => Parts::CPUS,
-                ProcFile::Meminfo => Parts::MEMORY.and(Parts::HUGETLB).and(Parts::CPUS),
+                ProcFile::Meminfo => Parts::MEMORY.and(Parts::HUGETLB).and(Parts::NODES),
                 // The size of the cpuset's nodes bounds the memory.
-                ProcFile::Vmstat => Parts::MEMORY.and(Parts::EVENTS).and(Parts::CPUS),
+                ProcFile::Vmstat => Parts::MEMORY.and(Parts::EVENTS).and(Parts::NODES),
                 ProcFile::Swaps | ProcFile::Slabinfo => Parts::MEMORY,
                 ProcFile::Diskstats | ProcFile::Partitions => Parts::IO,
                 ProcFile::PressureCpu
@@ -130,9 +132,9 @@ impl File {
                 ProcFile::Uptime => times,
             },
             File::Sys(file) => match file.rule() {
-                SysRule::NodeMeminfo => Parts::MEMORY.and(Parts::CPUS).and(Parts::HUGETLB),
-                SysRule::Numastat => times,
-                _ => Parts::CPUS,
+                SysRule::NodeMeminfo => Parts::MEMORY.and(Parts::NODES).and(Parts::HUGETLB),
+                SysRule::Numastat => times.and(Parts::NODES),
+                _ => Parts::NODES,
             },
         }
     }

@@ -14,6 +14,7 @@ use cgview_core::{
     parse::{cpu_stat, cpuacct_per_cpu, cpuacct_usage_all, cpuacct_usage_percpu},
     policy::StealPolicy,
     snapshot::{CpuUsage, Tasks, Version},
+    stat_outline,
     tree::ProcFile,
 };
 use cpu_container::{Container, HOST_STAT, SECOND, cgroup, kinds, render};
@@ -51,27 +52,26 @@ proptest! {
         }
     }
 
+    /// Whoever keeps the outline of the host's text renders what the text itself gives.
+    #[test]
+    fn an_outline_renders_to_the_same(host in "((cpu[0-9]{0,2}|intr|btime|ctxt|procs_running|x)([ \t]{1,2}[0-9.-]{0,22}){0,12}\n){0,12}(cpu[0-9]{0,2}|y 7)?") {
+        let outline = stat_outline(host.as_bytes());
+        prop_assert_eq!(stat_of(&outline), stat_of(host.as_bytes()));
+        // There is nothing in it that a container is not told.
+        prop_assert_eq!(&stat_outline(&outline), &outline);
+        let cpus = outline.split(|&byte| byte == b'\n').filter(|line| line.starts_with(b"cpu"));
+        prop_assert!(cpus.count() <= 1);
+    }
+
     /// Lines that are not of the container keep their shape: the host's columns, and nothing but zeros.
     #[test]
     fn unknown_lines_keep_their_shape(numbers in vec(any::<u32>(), 0..200), name in "[a-b][a-z_]{0,8}") {
         let mut line = name;
         numbers.iter().for_each(|number| write!(line, " {number}").unwrap());
-        let container = Container::new(Version::V2, Limit::At(150), 4);
-        let (snapshot, cpus) = (container.snapshot(), container.limits());
-        let view = View {
-            snapshot: &snapshot,
-            now: Usec::ZERO,
-            host: &Container::host(),
-            policy: &Policy::default(),
-            cpus: &cpus,
-            cpu_view: &CpuView::default(),
-            load: None,
-            reader: Reader::default(),
-        };
         if line.starts_with("btime") {
             return Ok(());
         }
-        let text = render(&view, ProcFile::Stat, line.as_bytes());
+        let text = stat_of(line.as_bytes());
         let words: Vec<&str> = text.split(' ').collect();
         prop_assert_eq!(words.len(), numbers.len() + 1);
         prop_assert!(words[1..].iter().all(|&word| word == "0"));
@@ -101,6 +101,25 @@ proptest! {
             }
         }
     }
+}
+
+/// What a container of 1.5 CPUs sees in place of that text of the host's.
+fn stat_of(host: &[u8]) -> String {
+    let container = Container::new(Version::V2, Limit::At(150), 4);
+    let mut state = CpuView::default();
+    container.read(&mut state);
+    let (snapshot, cpus) = (container.snapshot(), container.limits());
+    let view = View {
+        snapshot: &snapshot,
+        now: Usec::ZERO,
+        host: &Container::host(),
+        policy: &Policy::default(),
+        cpus: &cpus,
+        cpu_view: &state,
+        load: None,
+        reader: Reader::default(),
+    };
+    render(&view, ProcFile::Stat, host)
 }
 
 fn active_f64(active: u64) -> f64 {

@@ -12,6 +12,7 @@ use std::{
 use cgview_core::{
     CpuinfoOutline, HostFacts, Mask,
     parse::ParseError,
+    stat_outline,
     tree::{File, ProcFile},
 };
 use cgview_host::{Caller, ContainerId, Host, KeptCaller, Result};
@@ -260,19 +261,39 @@ thread_local! {
 #[derive(Debug, Default)]
 pub(crate) struct HostTexts {
     texts: RwLock<HashMap<Box<str>, ToldText>>,
-    facts: RwLock<Option<Fetched<Arc<HostFacts>>>>,
-    cpuinfo: RwLock<Option<Outlined>>,
+    facts: RwLock<Option<Facts>>,
+    cpuinfo: Outlined<CpuinfoOutline>,
+    stat: Outlined<[u8]>,
     flights: Flights<Box<str>>,
 }
 
-/// `/proc/cpuinfo`, with its outline, which all containers share.
+/// What the host has, and when its memory was new, which is looked at only where it matters.
 #[derive(Clone, Debug)]
-struct Outlined {
+struct Facts {
+    cpus: Instant,
+    memory: Instant,
+    value: Arc<HostFacts>,
+}
+
+impl Facts {
+    /// The facts, as old as the oldest of them that matters.
+    fn fetched(self, with_memory: bool) -> Fetched<Arc<HostFacts>> {
+        let at = if with_memory { self.cpus.min(self.memory) } else { self.cpus };
+        Fetched { at, value: self.value }
+    }
+}
+
+/// A text, with what is made of it for all containers.
+#[derive(Debug)]
+struct Outline<T: ?Sized> {
     text: FetchedText,
-    outline: Arc<CpuinfoOutline>,
-    /// How long it is good for.
+    outline: Arc<T>,
+    /// How long it is good for, though the host may be asked more often.
     rest: Duration,
 }
+
+/// That of one file, once it was read.
+type Outlined<T> = RwLock<Option<Outline<T>>>;
 
 /// Where a text is so long that to read it takes longer than this, it is not read as often as it might be.
 const DEAR: Duration = Duration::from_micros(200);
@@ -283,8 +304,9 @@ const READING_SHARE: u32 = 50;
 /// No text is older than this for that.
 const OLDEST_TEXT: Duration = Duration::from_secs(1);
 
-/// The file that is outlined.
+/// The files that are outlined.
 const CPUINFO: File = File::Proc(ProcFile::Cpuinfo);
+const STAT: File = File::Proc(ProcFile::Stat);
 
 /// What the facts are called among files.
 const FACTS: &str = "/sys/devices/system";
@@ -404,53 +426,64 @@ impl HostTexts {
         settings: &ViewSettings,
         counters: &CacheCounters,
     ) -> Result<(FetchedText, Arc<CpuinfoOutline>)> {
-        let known = self.cpuinfo.read().clone();
-        if let Some(Outlined { text, outline, rest }) = &known
-            && text.is_fresh(*rest)
-            && outline.cpus() == online
-        {
-            counters.hits.inc();
-            let at = Instant::now();
-            return Ok((Fetched { at, value: Arc::clone(&text.value) }, Arc::clone(outline)));
-        }
-        let asked = Instant::now();
-        let text = self.get(host, (CPUINFO, path), false, settings, counters)?;
-        let same = known.filter(|known| Arc::ptr_eq(&known.text.value, &text.value));
-        let is_new = text.at >= asked;
-        if let Some(known) = same.as_ref().filter(|_| !is_new) {
-            return Ok((text, Arc::clone(&known.outline)));
-        }
-        let outline = same.map(|known| known.outline);
-        let outline = outline.unwrap_or_else(|| Arc::new(CpuinfoOutline::of(&text.value)));
-        let cost = asked.elapsed();
-        let rest = if is_new && cost >= DEAR { cost * READING_SHARE } else { Duration::ZERO };
-        let rest = rest.min(OLDEST_TEXT);
-        let (told, outlined) = (text.clone(), Arc::clone(&outline));
-        *self.cpuinfo.write() = Some(Outlined { text, outline, rest });
-        Ok((told, outlined))
+        let good = |outline: &CpuinfoOutline| outline.cpus() == online;
+        let of = |text: &[u8]| Arc::new(CpuinfoOutline::of(text));
+        let read = || self.get(host, (CPUINFO, path), false, settings, counters);
+        outlined(&self.cpuinfo, DEAR, good, of, read, counters)
     }
 
-    /// What the host has, as fresh as `settings` want it.
+    /// `/proc/stat`, with what of it containers' are made from: that changes only when the clock is set, or when an
+    /// interrupt comes or goes.
+    pub(crate) fn stat(
+        &self,
+        host: &Host,
+        path: &str,
+        settings: &ViewSettings,
+        counters: &CacheCounters,
+    ) -> Result<(FetchedText, Arc<[u8]>)> {
+        let of = |text: &[u8]| Arc::from(stat_outline(text));
+        let read = || self.get(host, (STAT, path), false, settings, counters);
+        outlined(&self.stat, Duration::ZERO, |_| true, of, read, counters)
+    }
+
+    /// What the host has, as fresh as `settings` want it; of its memory, of whatever age unless that matters.
     pub(crate) fn facts(
         &self,
         host: &Host,
+        with_memory: bool,
         settings: &ViewSettings,
         counters: &CacheCounters,
     ) -> Result<Fetched<Arc<HostFacts>>> {
         let known = self.facts.read().clone();
-        if let Some(known) = known.filter(|known| known.is_fresh(settings.freshness)) {
+        if let Some(known) = known.clone().map(|known| known.fetched(with_memory))
+            && known.is_fresh(settings.freshness)
+        {
             return Ok(known);
         }
-        self.check_flights(FACTS, settings, || self.facts.read().is_some())?;
-        let meminfo = (File::Proc(ProcFile::Meminfo), "/proc/meminfo");
-        let meminfo = self.get(host, meminfo, false, settings, counters)?;
-        let flight = self.flights.start(FACTS.into());
-        let value = Arc::new(host.facts_with(&meminfo.value)?);
-        drop(flight);
-        // As old as the older one of its parts.
-        let facts = Fetched { at: meminfo.at, value };
-        *self.facts.write() = Some(facts.clone());
-        Ok(facts)
+        self.check_flights(FACTS, settings, || known.is_some())?;
+        let facts = match known.filter(|_| !with_memory) {
+            Some(Facts { memory, value, .. }) => {
+                let (cpus, _flight) = (Instant::now(), self.flights.start(FACTS.into()));
+                Facts { cpus, memory, value: host.facts_but_memory(&value)? }
+            }
+            None => {
+                let meminfo = (File::Proc(ProcFile::Meminfo), "/proc/meminfo");
+                let meminfo = self.get(host, meminfo, false, settings, counters)?;
+                let (cpus, _flight) = (Instant::now(), self.flights.start(FACTS.into()));
+                Facts {
+                    cpus,
+                    memory: meminfo.at,
+                    value: Arc::new(host.facts_with(&meminfo.value)?),
+                }
+            }
+        };
+        let mut place = self.facts.write();
+        // Whoever looked at the CPUs alone may have been overtaken by somebody who looked at all.
+        if place.as_ref().is_none_or(|known| known.memory <= facts.memory) {
+            *place = Some(facts.clone());
+        }
+        drop(place);
+        Ok(facts.fetched(with_memory))
     }
 
     /// Fails if somebody has been reading the file in vain, and it was read before: then that will do.
@@ -468,8 +501,46 @@ impl HostTexts {
 
     /// What the host had when it was asked last.
     pub(crate) fn stale_facts(&self) -> Option<Fetched<Arc<HostFacts>>> {
-        self.facts.read().clone()
+        self.facts.read().clone().map(|facts| facts.fetched(true))
     }
+}
+
+/// The outline of a text: the one that is known while it is `good` and has to rest, and that `of` what is `read` else.
+/// A text whose reading takes longer than `dear` is read no oftener than [`READING_SHARE`] permits.
+fn outlined<T: ?Sized>(
+    place: &Outlined<T>,
+    dear: Duration,
+    good: impl Fn(&T) -> bool,
+    of: impl Fn(&[u8]) -> Arc<T>,
+    read: impl FnOnce() -> Result<FetchedText>,
+    counters: &CacheCounters,
+) -> Result<(FetchedText, Arc<T>)> {
+    if let Some(known) = &*place.read()
+        && known.text.is_fresh(known.rest)
+        && good(&known.outline)
+    {
+        counters.hits.inc();
+        let text = Fetched { at: Instant::now(), value: Arc::clone(&known.text.value) };
+        return Ok((text, Arc::clone(&known.outline)));
+    }
+    let asked = Instant::now();
+    let text = read()?;
+    let same = place
+        .read()
+        .as_ref()
+        .filter(|known| Arc::ptr_eq(&known.text.value, &text.value))
+        .map(|known| Arc::clone(&known.outline));
+    let is_new = text.at >= asked;
+    if let Some(outline) = same.as_ref().filter(|_| !is_new) {
+        return Ok((text, Arc::clone(outline)));
+    }
+    let outline = same.unwrap_or_else(|| of(&text.value));
+    let cost = asked.elapsed();
+    let rest = if is_new && cost >= dear { cost * READING_SHARE } else { Duration::ZERO };
+    let rest = rest.min(OLDEST_TEXT);
+    let kept = Outline { text: text.clone(), outline: Arc::clone(&outline), rest };
+    *place.write() = Some(kept);
+    Ok((text, outline))
 }
 
 #[cfg(test)]
@@ -493,6 +564,53 @@ mod tests {
             pid_namespace: 4_026_532_000 + u64::from(container),
             ..FakeProcess::default()
         });
+    }
+
+    #[test]
+    fn what_containers_stat_is_made_from_is_at_most_a_second_old() {
+        let fake = FakeHost::new();
+        let stat = |btime| fake.file("/proc/stat", &format!("cpu  7 0 1\ncpu0 7 0 1\nbtime {btime}\n"));
+        stat(1);
+        let host = Host::at(fake.path()).unwrap();
+        let (texts, counters) = (HostTexts::default(), CacheCounters::default());
+        let settings = ViewSettings { freshness: Duration::ZERO, ..ViewSettings::default() };
+        let get = || {
+            let (text, outline) = texts.stat(&host, "/proc/stat", &settings, &counters).unwrap();
+            (text.value, String::from_utf8(outline.to_vec()).unwrap())
+        };
+        let (text, outline) = get();
+        assert_eq!((text.len(), &*outline), (30, "cpu  0 0 0\nbtime 1\n"));
+        stat(2);
+        std::thread::sleep(OLDEST_TEXT);
+        assert_eq!(get().1, "cpu  0 0 0\nbtime 2\n");
+        // While it rests, the file is not read.
+        let asked = counters.hits.get() + counters.misses.get();
+        (0..100).for_each(|_| assert_eq!(get().1, "cpu  0 0 0\nbtime 2\n"));
+        assert_eq!(counters.hits.get() + counters.misses.get(), asked + 100);
+        assert!(counters.hits.get() > 0);
+    }
+
+    #[test]
+    fn the_hosts_memory_is_looked_at_where_it_matters() {
+        let mut fake = FakeHost::new();
+        fake.mount_v2("/sys/fs/cgroup");
+        let meminfo = |kib| fake.file("/proc/meminfo", &format!("MemTotal: {kib} kB\n"));
+        meminfo(1000);
+        fake.file("/sys/devices/system/cpu/online", "0-1\n");
+        let host = Host::at(fake.path()).unwrap();
+        let (texts, counters) = (HostTexts::default(), CacheCounters::default());
+        let settings = ViewSettings { freshness: Duration::ZERO, ..ViewSettings::default() };
+        let get = |with_memory| {
+            let facts = texts.facts(&host, with_memory, &settings, &counters).unwrap().value;
+            (facts.memory.total.0 >> 10, facts.online.len())
+        };
+        // The first time, everything is new.
+        assert_eq!(get(false), (1000, 2));
+        meminfo(2000);
+        fake.file("/sys/devices/system/cpu/online", "0\n");
+        assert_eq!(get(false), (1000, 1));
+        assert_eq!(get(true), (2000, 1));
+        assert_eq!(get(false), (2000, 1));
     }
 
     #[test]

@@ -100,8 +100,7 @@ struct TaskCount {
 
 /// How old a count may be that took so much CPU time.
 fn rest_after(cost: Duration) -> Duration {
-    let share = if cost <= SHORT_COUNT { COUNTING_SHARE } else { LONG_COUNTING_SHARE };
-    cost.saturating_mul(share).min(OLDEST_COUNT)
+    cost.saturating_mul(COUNTING_SHARE).min(OLDEST_COUNT)
 }
 
 /// How much CPU time this thread has used.
@@ -126,13 +125,9 @@ impl Drop for Counting<'_> {
     }
 }
 
-/// Counting the tasks of a container may take one part in this of a CPU. What is counted within [`SHORT_COUNT`] is
-/// never older than 5 s, the period of load averages.
-const COUNTING_SHARE: u32 = 50;
-const SHORT_COUNT: Duration = Duration::from_millis(100);
-
-/// The same where a count takes longer: with all else that a reader of its load and CPU times takes, no more than 2 %.
-const LONG_COUNTING_SHARE: u32 = 150;
+/// Counting the tasks of a container may take one part in this of a CPU: with all else that a reader of its load and CPU
+/// times takes, no more than 2 %. What is counted within 33 ms is never older than 5 s, the period of load averages.
+const COUNTING_SHARE: u32 = 150;
 
 /// A count of tasks is never older, whatever it costs.
 const OLDEST_COUNT: Duration = Duration::from_secs(30);
@@ -390,14 +385,15 @@ impl Tenant {
         (render(&times.view), times.version)
     }
 
-    /// The load average at the moment of the snapshot, which has the tasks in it.
+    /// The load average at the moment of the snapshot, which has the tasks in it. A first one is an estimate, for which
+    /// `visible` says how many CPUs there are by a snapshot that has those in it.
     pub(crate) fn load(
         &self,
         host: &Host,
         snapshot: &Snapshot,
-        limits: &CpuLimits,
         asked: bool,
-    ) -> LoadAverage {
+        visible: impl FnOnce(&Snapshot) -> u32,
+    ) -> Result<LoadAverage> {
         let now = snapshot.taken;
         let tasks = snapshot.tasks.unwrap_or_default();
         let active = tasks.running.saturating_add(tasks.blocked);
@@ -411,9 +407,11 @@ impl Tenant {
                 average.step(now, active);
                 let average = *average;
                 load.stepped = now.max(load.stepped);
-                return average;
+                return Ok(average);
             }
         }
+        let mut cpus = Snapshot::default();
+        self.container.sample(host, Parts::CPUS, &mut cpus)?;
         // It only refines the estimate, which the number of tasks alone gives too.
         let mut pressure = Snapshot::default();
         let _ = self.container.sample(host, Parts::PRESSURE, &mut pressure);
@@ -424,13 +422,13 @@ impl Tenant {
             snapshot.started.unwrap_or_default(),
             now,
             active,
-            limits.visible.len(),
+            visible(&cpus),
             pressure.cpu.as_deref().filter(|_| own).unwrap_or_default(),
         );
         let mut load = self.load.lock();
         load.average = Some(average);
         load.stepped = now;
-        average
+        Ok(average)
     }
 
     /// The load average as it was stepped last.
@@ -589,10 +587,10 @@ mod tests {
             metrics.task_counts.get() - counted
         };
         assert_eq!(counts(0, Duration::ZERO), 1);
-        // A tenth of a second in 5, a fifth in 30.
+        // A tenth of a second in 15.
         let tenth = Duration::from_millis(100);
-        assert_eq!((counts(0, tenth), counts(4, tenth), counts(5, tenth)), (0, 0, 1));
-        assert_eq!((counts(20, 2 * tenth), counts(30, 2 * tenth)), (0, 1));
+        assert_eq!((counts(0, tenth), counts(14, tenth), counts(15, tenth)), (0, 0, 1));
+        assert_eq!((counts(29, 2 * tenth), counts(30, 2 * tenth)), (0, 1));
         // But the count of whatever costs more is not older than half a minute.
         let minute = Duration::from_secs(60);
         assert_eq!((counts(15, minute), counts(30, minute)), (0, 1));

@@ -1,5 +1,7 @@
 //! Facts of the host that bound every view: memory, CPUs, nodes.
 
+use std::sync::Arc;
+
 use cgview_core::{
     HostFacts, Mask,
     host::{HostMemory, HostNode},
@@ -29,33 +31,51 @@ pub(crate) struct Nodes {
 }
 
 pub(crate) fn read(host: &Host, meminfo: &[u8], known: &Mutex<Nodes>) -> Result<HostFacts> {
-    let mut text = Vec::new();
-    host.read(ONLINE, &mut text)?;
-    let online = Mask::parse_list(&text).map_err(|source| Error::parse(ONLINE, source))?;
-    if online.is_empty() {
-        // Whatever runs this runs on one.
-        return Err(Error::parse(ONLINE, ParseError::new(1, "a CPU", &text)));
-    }
     let memory = HostMemory::parse(meminfo);
     if memory.total == Bytes::ZERO {
         return Err(Error::parse("/proc/meminfo", ParseError::new(1, "MemTotal", meminfo)));
     }
+    let mut text = Vec::new();
+    let (online, nodes) = read_cpus(host, known, &mut text)?;
+    Ok(HostFacts { memory, online, nodes, page_size: page_size(host, meminfo, &mut text) })
+}
 
+pub(crate) fn read_but_memory(
+    host: &Host,
+    facts: &Arc<HostFacts>,
+    known: &Mutex<Nodes>,
+) -> Result<Arc<HostFacts>> {
+    let (online, nodes) = read_cpus(host, known, &mut Vec::new())?;
+    if (&online, &nodes) == (&facts.online, &facts.nodes) {
+        return Ok(Arc::clone(facts));
+    }
+    Ok(Arc::new(HostFacts { online, nodes, ..**facts }))
+}
+
+/// The CPUs that are online, and the nodes.
+fn read_cpus(
+    host: &Host,
+    known: &Mutex<Nodes>,
+    text: &mut Vec<u8>,
+) -> Result<(Mask, Vec<HostNode>)> {
+    host.read(ONLINE, text)?;
+    let online = Mask::parse_list(text).map_err(|source| Error::parse(ONLINE, source))?;
+    if online.is_empty() {
+        // Whatever runs this runs on one.
+        return Err(Error::parse(ONLINE, ParseError::new(1, "a CPU", text)));
+    }
     let now = host.boottime()?;
     let nodes = {
         let known = known.lock();
         let recent = known.read.is_some_and(|read| now.saturating_sub(read) < TRUSTED_FOR);
         (recent && known.online == online).then(|| known.nodes.clone())
     };
-    let nodes = match nodes {
-        Some(nodes) => nodes,
-        None => {
-            let nodes = read_nodes(host, &mut text)?;
-            *known.lock() = Nodes { read: Some(now), online: online.clone(), nodes: nodes.clone() };
-            nodes
-        }
-    };
-    Ok(HostFacts { memory, online, nodes, page_size: page_size(host, meminfo, &mut text) })
+    if let Some(nodes) = nodes {
+        return Ok((online, nodes));
+    }
+    let nodes = read_nodes(host, text)?;
+    *known.lock() = Nodes { read: Some(now), online: online.clone(), nodes: nodes.clone() };
+    Ok((online, nodes))
 }
 
 fn read_nodes(host: &Host, text: &mut Vec<u8>) -> Result<Vec<HostNode>> {

@@ -244,6 +244,15 @@ impl Host {
         self.facts_with(&meminfo)
     }
 
+    /// What is `known` of a host, with its CPUs and nodes as they are now.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Read`] and [`Error::Parse`].
+    pub fn facts_but_memory(&self, known: &Arc<HostFacts>) -> Result<Arc<HostFacts>> {
+        facts::read_but_memory(self, known, &self.nodes)
+    }
+
     /// Like [`Host::facts`], for whoever has the text of `/proc/meminfo` at hand.
     ///
     /// # Errors

@@ -86,7 +86,9 @@ impl Root {
 
     /// Reads a whole file into `text`, in place of what it held.
     pub(crate) fn read(&self, path: &str, text: &mut Vec<u8>) -> Result<(), Errno> {
-        read_all(self.open_file(path)?.as_fd(), text)
+        let file = self.open_file(path)?;
+        let read = if is_made_whole(path) { read_once } else { read_all };
+        read(file.as_fd(), text)
     }
 
     /// The text of a symbolic link.
@@ -180,6 +182,14 @@ pub(crate) fn read_once(file: BorrowedFd<'_>, text: &mut Vec<u8>) -> Result<(), 
             return Ok(());
         }
     }
+}
+
+/// Whether the kernel makes the text of that file in one piece (`single_open()`), as it does those of `/proc` that are
+/// read most, and all of sysfs.
+fn is_made_whole(path: &str) -> bool {
+    const NAMES: [&str; 6] = ["cgroup", "loadavg", "meminfo", "stat", "status", "uptime"];
+    let name = || path.rsplit('/').next().unwrap_or_default();
+    path.starts_with("/sys/devices/") || path.starts_with("/proc/") && NAMES.contains(&name())
 }
 
 fn make_room(text: &mut Vec<u8>) -> Result<(), Errno> {

@@ -108,7 +108,7 @@ fn quota_and_cpuset() {
     let ct = tree.cgroup("slice/ct");
     ct.limit_cpus("0");
     let process = Spawn::new().cgroup(&ct).run(pause);
-    let snapshot = sample(&process, Parts::CPUS);
+    let snapshot = sample(&process, Parts::NODES);
     let quotas: Vec<_> = snapshot
         .cpu
         .iter()

@@ -279,7 +279,7 @@ fn a_host_without_cgroups_has_no_layout() {
     let caller = host.caller(100).unwrap();
     assert!(caller.container.is_host());
     let mut snapshot = Snapshot::default();
-    caller.container.sample(&host, Parts::MEMORY.and(Parts::CPUS), &mut snapshot).unwrap();
+    caller.container.sample(&host, Parts::MEMORY.and(Parts::NODES), &mut snapshot).unwrap();
     assert!(snapshot.memory.is_empty() && snapshot.cpuset.is_none());
 }
 

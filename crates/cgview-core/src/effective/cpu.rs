@@ -44,9 +44,8 @@ impl CpuLimits {
             CpuPolicy::Cpuset => None,
         };
         let entitlement = quota.map_or(size, |(_, quota)| quota);
-        let count = usize::try_from(entitlement.ceil()).unwrap_or(usize::MAX);
         CpuLimits {
-            visible: set.iter().take(count).collect(),
+            visible: set.lowest(entitlement.ceil()),
             nodes: nodes_of(snapshot, host, &set),
             set,
             entitlement,

@@ -18,20 +18,14 @@ pub(crate) fn parse(text: &[u8]) -> Result<Mask, ParseError> {
         if last < first {
             return Err(bad());
         }
-        // `first-last:used/group`: of each group, the first `used`.
-        let (used, group) = match stride.map(|stride| split(stride, b'/')) {
-            None => (1, 1),
-            Some((used, group)) => {
-                let used = bounded(used).ok_or_else(bad)?;
-                (
-                    used,
-                    group
-                        .and_then(bounded)
-                        .filter(|&group| group > 0 && used <= group)
-                        .ok_or_else(bad)?,
-                )
-            }
+        let Some((used, group)) = stride.map(|stride| split(stride, b'/')) else {
+            mask.insert_range(first, last);
+            continue;
         };
+        // `first-last:used/group`: of each group, the first `used`.
+        let used = bounded(used).ok_or_else(bad)?;
+        let group = group.and_then(bounded).filter(|&group| group > 0 && used <= group);
+        let group = group.ok_or_else(bad)?;
         for number in (first..=last).filter(|number| (number - first) % group < used) {
             mask.insert(number);
         }

@@ -1,5 +1,7 @@
 //! `/proc/stat`.
 
+use alloc::vec::Vec;
+
 use crate::{
     cpu_view::VisibleCpu,
     explain::{Output, Source, Why},
@@ -28,42 +30,94 @@ use crate::{
 /// Where the container is the whole host, so is its text, but for `btime`.
 pub(crate) fn render(view: &View<'_>, host: &[u8], out: &mut Output<'_>) {
     let whole_host = view.cpus.is_whole_host(view.snapshot, view.host);
-    let mut has_cpus = false;
-    let mut rest = host;
-    while !rest.is_empty() {
-        // A large host has hundreds of them, of which only the first is of use.
-        if has_cpus && let Some(after) = after_cpu(rest) {
-            rest = after;
-            continue;
-        }
-        // memchr, since a line may be long: a column of `intr` for each interrupt.
-        let length = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
-        let (line, after) = rest.split_at_checked(length).unwrap_or((rest, b""));
-        let (end, after) = after.split_at_checked(1).unwrap_or((b"", b""));
-        rest = after;
-        let name = line.split(u8::is_ascii_whitespace).next().unwrap_or_default();
+    for Line { name, text, end } in (Lines { rest: host, with_cpus: whole_host, cpu_seen: false }) {
         match name {
-            b"btime" => btime(view, line, out),
-            _ if whole_host => out.copy(line),
+            b"btime" => btime(view, text, out),
+            _ if whole_host => out.copy(text),
             _ if is_cpu(name) => {
-                if !has_cpus {
-                    has_cpus = true;
-                    cpu_lines(view, line, end, out);
-                }
+                cpu_lines(view, text, end, out);
                 continue;
             }
-            b"processes" => processes(view, line, out),
+            b"processes" => processes(view, text, out),
             b"procs_running" => {
                 let running = view.snapshot.tasks.map_or(1, |tasks| tasks.running.max(1));
-                number(line, running, Why::of(Source::Tasks, "in state R, with the reader"), out);
+                number(text, running, Why::of(Source::Tasks, "in state R, with the reader"), out);
             }
             b"procs_blocked" => {
                 let blocked = view.snapshot.tasks.map_or(0, |tasks| tasks.blocked);
-                number(line, blocked, Why::of(Source::Tasks, "in state D"), out);
+                number(text, blocked, Why::of(Source::Tasks, "in state D"), out);
             }
-            name => zeros(line, name.len(), out),
+            name => zeros(text, name.len(), out),
         }
         out.copy(end);
+    }
+}
+
+/// What of the host's `/proc/stat` a container's is made from: which lines and columns there are, and `btime`. It is a
+/// text of that file, too, and rendered in place of the host's it gives the same for any container that is not the
+/// whole host.
+///
+/// To render by it costs the same however many CPUs the host has; and it changes only when the clock is set or an
+/// interrupt comes or goes. So whoever renders for many containers keeps it.
+///
+/// ```
+/// let host = b"cpu  5 0 2\ncpu0 3 0 1\ncpu1 2 0 1\nctxt 88\nbtime 1700000000\n";
+/// let outline = cgview_core::stat_outline(host);
+/// assert_eq!(outline, b"cpu  0 0 0\nctxt 0\nbtime 1700000000\n");
+/// ```
+#[must_use]
+pub fn stat_outline(host: &[u8]) -> Vec<u8> {
+    let mut text = Vec::new();
+    let mut out = Output::new(&mut text, None);
+    for line in (Lines { rest: host, with_cpus: false, cpu_seen: false }) {
+        match line.name {
+            b"btime" => out.copy(line.text),
+            name => zeros(line.text, name.len(), &mut out),
+        }
+        out.copy(line.end);
+    }
+    text
+}
+
+/// A line, its first word, and the newline that ends it.
+struct Line<'a> {
+    name: &'a [u8],
+    text: &'a [u8],
+    end: &'a [u8],
+}
+
+/// The lines of a text; of those of CPUs the first alone, unless all are wanted.
+struct Lines<'a> {
+    rest: &'a [u8],
+    with_cpus: bool,
+    cpu_seen: bool,
+}
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = Line<'a>;
+
+    fn next(&mut self) -> Option<Line<'a>> {
+        loop {
+            let skips_cpus = self.cpu_seen && !self.with_cpus;
+            // A large host has hundreds of them.
+            while skips_cpus && let Some(after) = after_cpu(self.rest) {
+                self.rest = after;
+            }
+            if self.rest.is_empty() {
+                return None;
+            }
+            // memchr, since a line may be long: a column of `intr` for each interrupt.
+            let length = memchr::memchr(b'\n', self.rest).unwrap_or(self.rest.len());
+            let (text, after) = self.rest.split_at_checked(length)?;
+            let (end, after) = after.split_at_checked(1).unwrap_or((b"", b""));
+            self.rest = after;
+            let name = text.split(u8::is_ascii_whitespace).next().unwrap_or_default();
+            let is_cpu = is_cpu(name);
+            self.cpu_seen |= is_cpu;
+            if !(is_cpu && skips_cpus) {
+                return Some(Line { name, text, end });
+            }
+        }
     }
 }
 

@@ -7,11 +7,13 @@ use std::{
 };
 
 use cgview_core::{
-    HostFacts, Mask, Policy, Reader, Snapshot, Usec, View,
+    File, HostFacts, Mask, Policy, Reader, Snapshot, Usec, View,
     cpu_view::CpuView,
     effective::CpuLimits,
+    host::HostMemory,
     snapshot::{Cgroup, Cpuset, Version},
     tree::{Dir, Entry},
+    view::Parts,
 };
 
 pub(crate) const CPU: &str = "/sys/devices/system/cpu";
@@ -83,6 +85,7 @@ impl Machine {
                     view.render(file, host, &mut text).unwrap();
                     let explanation = view.explain(file, host, &mut explained).unwrap();
                     assert_eq!(text, explained);
+                    assert_eq!(text, bare(view, file, host), "{}", entry.path());
                     assert!(explanation.notes.iter().all(|(range, _)| range.end <= text.len()));
                     assert!(text == *host || !explanation.notes.is_empty(), "{}", entry.path());
                     shown.files.insert(entry.path(), text);
@@ -90,6 +93,20 @@ impl Machine {
             }
         }
     }
+}
+
+/// The text of a file by what is among its parts alone.
+fn bare(view: &View<'_>, file: File, host: &[u8]) -> Vec<u8> {
+    let (mut facts, mut cpus) = (view.host.clone(), view.cpus.clone());
+    if !file.parts().contain(Parts::MEMORY) {
+        facts.memory = HostMemory::default();
+    }
+    if !file.parts().contain(Parts::NODES) {
+        cpus.nodes = Mask::new();
+    }
+    let mut text = Vec::new();
+    View { host: &facts, cpus: &cpus, ..*view }.render(file, host, &mut text).unwrap();
+    text
 }
 
 impl Shown {

@@ -69,8 +69,8 @@ const LAST: u32 = 20;
 /// How often the watcher looks while there are requests.
 const TICK: Duration = Duration::from_millis(20);
 
-/// How often it looks in vain before it waits to be called.
-const IDLE_TICKS: u32 = 25;
+/// How long it sees none before it waits to be called.
+const IDLE_WATCH: Duration = Duration::from_millis(500);
 
 /// Takes requests to a service. Dropping it ends its threads, those that hang as soon as they can.
 #[derive(Debug)]
@@ -320,7 +320,7 @@ impl Inner {
 
     /// Sees to it that no request takes longer than it may, and that those which wait are worked on.
     fn watch(self: &Arc<Inner>) {
-        let mut idle = 0;
+        let mut idle = None;
         // They are at work, and nothing is known that they could be answered with.
         let mut unanswered: Vec<Arc<Job>> = Vec::new();
         loop {
@@ -331,17 +331,21 @@ impl Inner {
                 if self.stopped.load(Ordering::Relaxed) {
                     return;
                 }
-                if idle >= IDLE_TICKS && state.lanes.is_idle() {
+                let is_idle = state.lanes.is_idle();
+                let since = idle.filter(|_| is_idle);
+                if since.is_some_and(|since: Instant| since.elapsed() >= IDLE_WATCH) {
                     state.parked = true;
                     while state.parked && !self.stopped.load(Ordering::Relaxed) {
                         self.watcher.wait(&mut state);
                     }
-                    idle = 0;
+                    idle = None;
                 } else {
-                    self.watcher.wait_for(&mut state, TICK.min(deadline / 4));
+                    // What comes from now on needs nothing before that.
+                    let tick = if is_idle { patience / 2 } else { TICK.min(deadline / 4) };
+                    self.watcher.wait_for(&mut state, tick);
                 }
-                idle = if state.lanes.is_idle() { idle + 1 } else { 0 };
                 let now = Instant::now();
+                idle = state.lanes.is_idle().then(|| idle.unwrap_or(now));
                 let late = state.lanes.expire(now, patience, deadline, last);
                 let waiting = state.lanes.waiting_for(now, deadline);
                 self.gauge(&state);

@@ -20,7 +20,6 @@ use std::{
 use cgview_core::{
     Explanation, Snapshot, Usec,
     tree::{File, ProcFile},
-    view::Parts,
 };
 use cgview_host::Host;
 use parking_lot::RwLock;
@@ -341,8 +340,8 @@ impl Service {
                 break;
             }
             let stepped = self
-                .prepare(&tenant, loadavg, Parts::TASKS.and(Parts::CPUS), settings)
-                .map(|ready| tenant.load(&self.host, &ready.snapshot, &ready.cpus, false))
+                .prepare(&tenant, loadavg, loadavg.parts(), settings)
+                .and_then(|ready| Ok(ready.load(&self.host, &tenant, false)?))
                 .map(|_| self.keep_load(&tenant));
             if let Err(error) = stepped {
                 tracing::debug!("cannot count the tasks of {}: {error}", tenant.container().id());

@@ -16,6 +16,8 @@ use cgview_core::{
 };
 
 use super::{Error, Explained, Service};
+use cgview_host::Host;
+
 use crate::{
     cache::FetchedText,
     metrics::Outcome,
@@ -116,7 +118,7 @@ impl Service {
             return Some(self.texts.stale(&Entry::File(file).path())?.value);
         }
         let tenant = self.tenants.known(&caller.container)?;
-        let mut ready = self.prepare_known(&tenant, parts(file), settings)?;
+        let mut ready = self.prepare_known(&tenant, file.parts(), settings)?;
         self.look_at_clock(file, &mut ready);
         let path = ready.view(&ready.no_times, None, caller.reader).host_path(Entry::File(file))?;
         let host = HostText::from(self.texts.stale(&path)?);
@@ -124,7 +126,7 @@ impl Service {
             true => Some(tenant.last_load()?),
             false => None,
         };
-        let (text, _) = self.with_load(&tenant, &ready, caller.reader, load.as_ref(), |view| {
+        let (text, _) = self.with_view(&tenant, &ready, caller.reader, load.as_ref(), |view| {
             rendered(view, file, &host).ok()
         });
         text
@@ -148,7 +150,7 @@ impl Service {
             });
         }
         let tenant = self.tenants.get(&caller.container, || self.now());
-        let mut ready = self.prepare(&tenant, file, parts(file), settings)?;
+        let mut ready = self.prepare(&tenant, file, file.parts(), settings)?;
         self.look_at_clock(file, &mut ready);
         let host = self.host_text_of(&ready, caller.reader, file)?.text.value;
         let explain = |view: &View<'_>| {
@@ -157,7 +159,8 @@ impl Service {
             let snapshot = Arc::clone(&ready.snapshot);
             Ok(Explained { text, explanation, snapshot, host: Arc::clone(&host) })
         };
-        self.with_view(&tenant, &ready, caller.reader, wants_load(file), explain).0
+        let load = self.load(&tenant, &ready, file)?;
+        self.with_view(&tenant, &ready, caller.reader, load.as_ref(), explain).0
     }
 
     fn render(
@@ -224,12 +227,13 @@ impl Service {
         }
         self.metrics.renderings.misses.inc();
         let mut ready = self
-            .prepare(&tenant, file, parts(file), settings)
+            .prepare(&tenant, file, file.parts(), settings)
             .inspect_err(|error| self.forget_if_gone(&tenant, error))?;
         self.look_at_clock(file, &mut ready);
         let host = self.host_text_of(&ready, caller.reader, file)?;
+        let load = self.load(&tenant, &ready, file)?;
         let (text, version) =
-            self.with_view(&tenant, &ready, caller.reader, wants_load(file), |view| {
+            self.with_view(&tenant, &ready, caller.reader, load.as_ref(), |view| {
                 rendered(view, file, &host)
             });
         let text = text?;
@@ -275,7 +279,7 @@ impl Service {
                 Err(error) => return Err(error),
             };
             let tenant = self.tenants.get(&caller.container, || self.now());
-            self.prepare(&tenant, file, Parts::CPUS, settings).map(Some)
+            self.prepare(&tenant, file, Parts::NODES, settings).map(Some)
         };
         match self.or_again(tid, find(), find) {
             Err(error) if settings.on_error == OnError::Host => {
@@ -296,7 +300,7 @@ impl Service {
             return None;
         }
         let tenant = self.tenants.known(&caller.container)?;
-        self.prepare_known(&tenant, Parts::CPUS, *self.settings.read())
+        self.prepare_known(&tenant, Parts::NODES, *self.settings.read())
     }
 
     fn is_passed_through(
@@ -333,7 +337,8 @@ impl Service {
         let path = ready.view(&ready.no_times, None, reader).host_path(Entry::File(file));
         let path = path.ok_or(cgview_core::view::Error::NotShown)?;
         let (host, texts, mut settings) = (&self.host, &self.texts, ready.settings);
-        if ready.cpus.is_whole_host(&ready.snapshot, &ready.facts) {
+        let whole_host = ready.cpus.is_whole_host(&ready.snapshot, &ready.facts);
+        if whole_host {
             settings.freshness = freshness(file, settings);
         }
         let settings = &settings;
@@ -341,7 +346,12 @@ impl Service {
         let text = match file {
             File::Proc(ProcFile::Cpuinfo) => {
                 let outlined = texts.cpuinfo(host, &path, &ready.facts.online, settings, counters);
-                outlined.map(|(text, outline)| HostText { text, outline: Some(outline) })
+                outlined
+                    .map(|(text, outline)| HostText { text, outline: Outline::Cpuinfo(outline) })
+            }
+            File::Proc(ProcFile::Stat) if !whole_host => {
+                let outlined = texts.stat(host, &path, settings, counters);
+                outlined.map(|(text, outline)| HostText { text, outline: Outline::Stat(outline) })
             }
             _ => texts.get(host, (file, &path), false, settings, counters).map(HostText::from),
         };
@@ -358,8 +368,11 @@ impl Service {
         parts: Parts,
         settings: ViewSettings,
     ) -> Result<Prepared, Error> {
-        let facts =
-            self.texts.facts(&self.host, &settings, &self.metrics.host_reads).or_else(|error| {
+        let with_memory = parts.contain(Parts::MEMORY);
+        let facts = self
+            .texts
+            .facts(&self.host, with_memory, &settings, &self.metrics.host_reads)
+            .or_else(|error| {
                 self.stale(file, error.into(), settings, || self.texts.stale_facts())
             })?;
         let snapshot = tenant
@@ -408,27 +421,26 @@ impl Service {
         Ok(value)
     }
 
-    /// Lends the view that is made of all that. The kernel is not to be asked meanwhile: other readers of the
-    /// container's CPU times wait. Returns which version of them it was, too, if they were needed.
-    pub(super) fn with_view<T>(
+    /// The load average that `file` shows, if it shows one.
+    fn load(
         &self,
         tenant: &Tenant,
         ready: &Prepared,
-        reader: Reader,
-        wants_load: bool,
-        render: impl FnOnce(&View<'_>) -> T,
-    ) -> (T, Option<u64>) {
-        let policy = &ready.settings.policy;
-        let load = (wants_load && policy.loadavg).then(|| {
-            let load = tenant.load(&self.host, &ready.snapshot, &ready.cpus, true);
-            self.keep_load(tenant);
-            load
-        });
-        self.with_load(tenant, ready, reader, load.as_ref(), render)
+        file: File,
+    ) -> Result<Option<LoadAverage>, Error> {
+        if !wants_load(file) || !ready.settings.policy.loadavg {
+            return Ok(None);
+        }
+        let load = ready.load(&self.host, tenant, true).or_else(|error| {
+            self.stale(file, error.into(), ready.settings, || tenant.last_load())
+        })?;
+        self.keep_load(tenant);
+        Ok(Some(load))
     }
 
-    /// The same, with a load average that is known.
-    fn with_load<T>(
+    /// Lends the view that is made of all that. The kernel is not to be asked meanwhile: other readers of the
+    /// container's CPU times wait. Returns which version of them it was, too, if they were needed.
+    fn with_view<T>(
         &self,
         tenant: &Tenant,
         ready: &Prepared,
@@ -497,15 +509,21 @@ pub(super) struct Prepared {
     no_times: CpuView,
 }
 
-/// The host's text that a container's is made from; of `/proc/cpuinfo` with its outline, where that is kept.
+/// The host's text that a container's is made from, with its outline where that is kept.
 struct HostText {
     text: FetchedText,
-    outline: Option<Arc<CpuinfoOutline>>,
+    outline: Outline,
+}
+
+enum Outline {
+    None,
+    Cpuinfo(Arc<CpuinfoOutline>),
+    Stat(Arc<[u8]>),
 }
 
 impl From<FetchedText> for HostText {
     fn from(text: FetchedText) -> HostText {
-        HostText { text, outline: None }
+        HostText { text, outline: Outline::None }
     }
 }
 
@@ -526,11 +544,12 @@ fn rendered(
     let mut text = TEXT.take();
     text.clear();
     let rendered = match &host.outline {
-        Some(outline) => {
+        Outline::Cpuinfo(outline) => {
             view.render_cpuinfo(&host.text.value, outline, &mut text);
             Ok(())
         }
-        None => view.render(file, &host.text.value, &mut text),
+        Outline::Stat(outline) => view.render(file, outline, &mut text),
+        Outline::None => view.render(file, &host.text.value, &mut text),
     };
     let rendered = rendered.map(|()| Arc::from(&*text));
     TEXT.set(text);
@@ -567,6 +586,18 @@ impl Prepared {
         self.view(&self.no_times, None, Reader::default())
     }
 
+    /// The load average of the container, which the snapshot has the tasks of.
+    pub(super) fn load(
+        &self,
+        host: &Host,
+        tenant: &Tenant,
+        asked: bool,
+    ) -> cgview_host::Result<LoadAverage> {
+        let cpus =
+            |cpus: &Snapshot| CpuLimits::of(cpus, &self.facts, &self.settings.policy).visible.len();
+        tenant.load(host, &self.snapshot, asked, cpus)
+    }
+
     fn view<'a>(
         &'a self,
         cpu_view: &'a CpuView,
@@ -584,11 +615,6 @@ impl Prepared {
             reader,
         }
     }
-}
-
-/// The parts of a snapshot that a text takes; the first estimate of a load goes by the number of CPUs too.
-fn parts(file: File) -> Parts {
-    if wants_load(file) { file.parts().and(Parts::CPUS) } else { file.parts() }
 }
 
 const UPTIME: File = File::Proc(ProcFile::Uptime);

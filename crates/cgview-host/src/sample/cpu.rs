@@ -99,21 +99,20 @@ impl Sampler<'_> {
         Ok(stat.map_or(Usec::ZERO, |(_, throttled)| throttled))
     }
 
-    /// The effective CPUs and nodes, of the nearest level that has any: a cgroup of v1 that was not
-    /// configured has none.
-    pub(super) fn cpuset(&mut self) -> Result<Option<Cpuset>> {
+    /// The effective CPUs, and nodes if they are wanted, of the nearest level that has any CPUs: a cgroup of v1 that
+    /// was not configured has none.
+    pub(super) fn cpuset(&mut self, with_nodes: bool) -> Result<Option<Cpuset>> {
         for level in self.levels(Controller::Cpuset)?.iter() {
             let cpus = name(level, "cpuset.effective_cpus", "cpuset.cpus.effective");
+            let cpus = self.parse(level, cpus, Mask::parse_list)?;
+            let Some(cpus) = cpus.filter(|cpus| !cpus.is_empty()) else { continue };
             let mems = name(level, "cpuset.effective_mems", "cpuset.mems.effective");
-            let (Some(cpus), Some(mems)) = (
-                self.parse(level, cpus, Mask::parse_list)?,
-                self.parse(level, mems, Mask::parse_list)?,
-            ) else {
-                continue;
+            let mems = match with_nodes {
+                true => self.parse(level, mems, Mask::parse_list)?,
+                false => Some(Mask::new()),
             };
-            if !cpus.is_empty() {
-                return Ok(Some(Cpuset { cgroup: cgroup(level), cpus, mems }));
-            }
+            let Some(mems) = mems else { continue };
+            return Ok(Some(Cpuset { cgroup: cgroup(level), cpus, mems }));
         }
         Ok(None)
     }

@@ -71,7 +71,7 @@ impl Container {
         }
         if parts.contain(Parts::CPUS) {
             sampler.quota(&mut snapshot.cpu)?;
-            snapshot.cpuset = sampler.cpuset()?;
+            snapshot.cpuset = sampler.cpuset(parts.contain(Parts::NODES))?;
         }
         if parts.contain(Parts::IO) {
             snapshot.io = sampler.io()?;
