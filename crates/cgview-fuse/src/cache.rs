@@ -569,7 +569,8 @@ mod tests {
     #[test]
     fn what_containers_stat_is_made_from_is_at_most_a_second_old() {
         let fake = FakeHost::new();
-        let stat = |btime| fake.file("/proc/stat", &format!("cpu  7 0 1\ncpu0 7 0 1\nbtime {btime}\n"));
+        let stat =
+            |btime| fake.file("/proc/stat", &format!("cpu  7 0 1\ncpu0 7 0 1\nbtime {btime}\n"));
         stat(1);
         let host = Host::at(fake.path()).unwrap();
         let (texts, counters) = (HostTexts::default(), CacheCounters::default());

@@ -196,16 +196,22 @@ struct Regions {
 }
 
 /// Two places for records of one name.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Region {
     start: u64,
     /// Of each place.
     length: u64,
     /// Which place has the older record.
     older: bool,
+    /// Whether it is free and does not say so: see [`Ledger::release`].
+    stale: bool,
 }
 
 impl Region {
+    fn new(start: u64, length: u64) -> Region {
+        Region { start, length, older: false, stale: false }
+    }
+
     fn place(&self, second: bool) -> u64 {
         self.start + REGION_HEAD as u64 + if second { self.length } else { 0 }
     }
@@ -354,11 +360,31 @@ impl Ledger {
         region.map_or(Ok(()), |region| self.give_back(&region))
     }
 
+    /// Forgets a name of which the next process knows in another way that it is gone, so that its record may stay: until
+    /// it is overwritten, or the ledger is [settled](Ledger::settle).
+    pub(crate) fn release(&self, kind: Kind, name: &str) {
+        let mut regions = self.regions.lock();
+        if let Some(region) = regions.used.remove(&(kind, Box::from(name))) {
+            let region = *region.lock();
+            regions.free.push(Region { stale: true, ..region });
+        }
+    }
+
+    /// Has the regions that were released say that they are free.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    pub(crate) fn settle(&self) -> io::Result<()> {
+        let stale: Vec<_> =
+            self.regions.lock().free.extract_if(.., |region| region.stale).collect();
+        stale.into_iter().try_for_each(|region| self.give_back(&Mutex::new(region)))
+    }
+
     fn give_back(&self, region: &Mutex<Region>) -> io::Result<()> {
         let mut region = region.lock();
         self.write(&mut region, Kind::Free, "", &[])?;
-        let Region { start, length, older } = *region;
-        self.regions.lock().free.push(Region { start, length, older });
+        self.regions.lock().free.push(Region { stale: false, ..*region });
         Ok(())
     }
 
@@ -368,12 +394,12 @@ impl Ledger {
         let mut regions = self.regions.lock();
         let fitting = regions.free.iter().position(|region| region.length == length);
         if let Some(index) = fitting {
-            return Ok(regions.free.swap_remove(index));
+            return Ok(Region { stale: false, ..regions.free.swap_remove(index) });
         }
         if length > LARGEST || regions.end + REGION_HEAD as u64 + 2 * length > LARGEST {
             return Err(Errno::NOSPC.into());
         }
-        let region = Region { start: regions.end, length, older: false };
+        let region = Region::new(regions.end, length);
         // The last region ends where the file does: a region without its end was never used.
         self.file.set_len(region.end())?;
         let mut head = [0; REGION_HEAD];
@@ -536,7 +562,7 @@ fn find_region(file: &File, start: u64, file_length: u64) -> Option<Region> {
     let mut head = [0; REGION_HEAD];
     file.read_exact_at(&mut head, start).ok()?;
     let [mark, length] = numbers(&head);
-    let region = Region { start, length, older: false };
+    let region = Region::new(start, length);
     let is_whole = mark == REGION_MARK
         && (SMALLEST..=LARGEST).contains(&length)
         && region.end() <= file_length;

@@ -327,7 +327,12 @@ impl Tenant {
 
     /// Forgets the texts that are too old to be of use.
     pub(crate) fn forget_rendered(&self, freshness: Duration) {
-        self.renderings.lock().retain(|known| known.text.is_fresh(freshness));
+        let mut renderings = self.renderings.lock();
+        renderings.retain(|known| known.text.is_fresh(freshness));
+        if renderings.is_empty() {
+            // Their room takes as much as a text.
+            *renderings = Vec::new();
+        }
     }
 
     /// The tasks of the container. They are counted one by one, so the more there are, the older the count

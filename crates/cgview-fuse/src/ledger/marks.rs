@@ -19,7 +19,8 @@ const GAP: u64 = 256;
 /// How many bytes of the file they take.
 pub(super) const LENGTH: usize = MARKS * size_of::<AtomicU64>();
 
-/// For each open file, by its number, the last one with the same mark that was read.
+/// For each open file, by its number, the last one with the same mark that was read; or the number after that, once it
+/// was released, which is no number of a file with that mark.
 #[derive(Debug)]
 pub(crate) struct Marks(&'static [AtomicU64]);
 
@@ -37,6 +38,19 @@ impl Marks {
     pub(crate) fn read(&self, handle: u64) -> bool {
         let Some(mark) = self.mark(handle) else { return false };
         mark.load(Ordering::Relaxed) < handle && mark.fetch_max(handle, Ordering::Relaxed) < handle
+    }
+
+    /// Marks an open file that was read as one that is open no more.
+    pub(crate) fn release(&self, handle: u64) {
+        if let Some(mark) = self.mark(handle) {
+            mark.fetch_max(handle.saturating_add(1), Ordering::Relaxed);
+        }
+    }
+
+    /// Whether an open file is known to be open no more.
+    pub(crate) fn is_released(&self, handle: u64) -> bool {
+        self.mark(handle)
+            .is_some_and(|mark| mark.load(Ordering::Relaxed) == handle.saturating_add(1))
     }
 
     /// The number, from `number` on, that the first file is to have which this process opens: its mark is behind
@@ -73,6 +87,24 @@ mod tests {
         // It is not told to be unread where that is not known.
         assert!(!marks().is_unread(handle) && !marks().read(handle));
         assert!(!marks().is_unread(later));
+    }
+
+    #[test]
+    fn what_was_released_is_known_to_the_next_process_until_its_mark_is_taken() {
+        let ledger = Ledger::in_memory(&Greeting { request: vec![1], reply: vec![2] }).unwrap();
+        let marks = || Marks::of(ledger.as_fd()).unwrap();
+        let (handle, later) = (1_000_000, 1_000_000 + MARKS as u64);
+        assert!(marks().read(handle) && !marks().is_released(handle));
+        marks().release(handle);
+        assert!(marks().is_released(handle));
+        // It is still one that was read, and its neighbour is not.
+        assert!(!marks().read(handle) && !marks().is_unread(handle));
+        assert!(marks().is_unread(handle + 1) && !marks().is_released(handle + 1));
+        assert!(marks().is_unread(later) && marks().read(later));
+        assert!(!marks().is_released(later) && !marks().is_released(handle));
+        // One that was released late does not take it from another.
+        marks().release(handle);
+        assert!(!marks().is_unread(later) && !marks().is_released(handle));
     }
 
     #[test]

@@ -43,6 +43,28 @@ fn the_next_process_finds_the_newest_of_each_name() {
 }
 
 #[test]
+fn what_was_released_is_there_until_it_is_overwritten_or_the_ledger_settled() {
+    let ledger = ledger();
+    let text = |name: &str| (Kind::Text, name.to_owned(), name.as_bytes().to_vec());
+    for name in ["1", "2", "3"] {
+        ledger.put(Kind::Text, name, name.as_bytes()).unwrap();
+    }
+    ledger.release(Kind::Text, "1");
+    ledger.release(Kind::Text, "2");
+    assert_eq!(reopen(&ledger), [text("1"), text("2"), text("3")]);
+    // The region of one of them is used again, and no new one is made.
+    let length = ledger.file.metadata().unwrap().len();
+    ledger.put(Kind::Text, "4", b"4").unwrap();
+    assert_eq!(ledger.file.metadata().unwrap().len(), length);
+    assert_eq!(reopen(&ledger).len(), 3);
+    ledger.settle().unwrap();
+    assert_eq!(reopen(&ledger), [text("3"), text("4")]);
+    ledger.put(Kind::Text, "5", b"5").unwrap();
+    assert_eq!(ledger.file.metadata().unwrap().len(), length);
+    assert_eq!(reopen(&ledger), [text("3"), text("4"), text("5")]);
+}
+
+#[test]
 fn a_record_that_was_half_written_leaves_the_one_before() {
     let ledger = ledger();
     ledger.put(Kind::Cpu, "a", b"before").unwrap();

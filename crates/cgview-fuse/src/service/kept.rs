@@ -93,7 +93,14 @@ impl Service {
                     continue;
                 }
                 Kind::Text => {
-                    if let Ok(handle) = name.parse() {
+                    let handle = name.parse().ok();
+                    let is_released =
+                        |handle| self.marks.as_ref()?.is_released(handle).then_some(());
+                    if handle.and_then(is_released).is_some() {
+                        if let Some(ledger) = &self.ledger {
+                            ledger.release(kind, &name);
+                        }
+                    } else if let Some(handle) = handle {
                         let text: Arc<[u8]> = body.into();
                         self.texts_kept.lock().insert(handle);
                         if !text.is_empty() {
@@ -178,11 +185,27 @@ impl Service {
 
     /// Forgets the text of an open file, if it was written down.
     pub(super) fn forget_text(&self, handle: u64) {
-        if self.texts_kept.lock().remove(&handle)
-            && let Some(ledger) = &self.ledger
-            && let Err(error) = ledger.forget(Kind::Text, &handle.to_string())
-        {
+        let (true, Some(ledger)) = (self.texts_kept.lock().remove(&handle), &self.ledger) else {
+            return;
+        };
+        let name = handle.to_string();
+        let forgotten = match &self.marks {
+            Some(marks) => {
+                marks.release(handle);
+                ledger.release(Kind::Text, &name);
+                Ok(())
+            }
+            None => ledger.forget(Kind::Text, &name),
+        };
+        if let Err(error) = forgotten {
             tracing::debug!("cannot forget the text of an open file: {error}");
+        }
+    }
+
+    /// Has the ledger say of itself what marks say of it so far: these are shared by open files.
+    pub(super) fn settle_ledger(&self) {
+        if let Some(Err(error)) = self.ledger.as_ref().map(|ledger| ledger.settle()) {
+            tracing::debug!("cannot forget the texts of open files: {error}");
         }
     }
 

@@ -12,7 +12,7 @@ use std::{
     io::ErrorKind,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -156,6 +156,8 @@ pub struct Service {
     notes: Option<Notes>,
     marks: Option<Marks>,
     unkept: RateLimit<Kind>,
+    /// How many bytes of texts were kept since those that are of no use were forgotten.
+    rendered: AtomicUsize,
     registry: Registry,
     pages: Pages,
     /// The handles whose texts are in the ledger.
@@ -167,6 +169,9 @@ const MOST_HELD: Held = Held { handles: 65_536, bytes: 128 << 20 };
 
 /// A warning of each kind for each file is logged once in this time.
 const WARNING_INTERVAL: Duration = Duration::from_secs(300);
+
+/// So many bytes of texts may be kept which are too old to be of use, whoever they are of.
+const MOST_RENDERED: usize = 1 << 20;
 
 /// Whoever has not asked for this long is forgotten.
 const CALLER_IDLE: Duration = Duration::from_secs(60);
@@ -204,6 +209,7 @@ impl Service {
             notes: None,
             marks: None,
             unkept: RateLimit::new(WARNING_INTERVAL),
+            rendered: AtomicUsize::new(0),
             registry: Registry::default(),
             pages: Pages::default(),
             texts_kept: parking_lot::Mutex::default(),
@@ -301,8 +307,21 @@ impl Service {
                 self.forget_kept(tenant.container().id().as_str());
             }
         }
+        self.settle_ledger();
         self.callers.sweep_removed();
         self.host.close_idle_files(FILE_IDLE);
+    }
+
+    /// Counts a text that is kept, and forgets those that are too old to be of use when there may be many. Each is of use
+    /// for `freshness`, and a thousand containers that read in turn have one of each file.
+    fn count_rendered(&self, text: &[u8], freshness: Duration) {
+        if self.rendered.fetch_add(text.len(), Ordering::Relaxed) < MOST_RENDERED {
+            return;
+        }
+        self.rendered.store(0, Ordering::Relaxed);
+        for tenant in self.tenants.all() {
+            tenant.forget_rendered(freshness);
+        }
     }
 
     /// Closes all that is only kept open, where there are no more descriptors.

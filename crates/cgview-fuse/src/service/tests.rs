@@ -89,11 +89,13 @@ fn what_was_read_to_its_end_ends_there_for_the_next_process() {
     };
     let first = Arc::new(Ledger::in_memory(&greeting).unwrap());
     let service = memory().with_ledger(Arc::clone(&first));
-    let [whole, part, long, unread, elsewhere] = [(); 5].map(|()| service.handles.open());
+    let [whole, part, long, unread, elsewhere, released] = [(); 6].map(|()| service.handles.open());
     service.keep_text(whole, b"text", 0, 4096);
     service.keep_text(part, b"text", 0, 2);
     service.keep_text(long, &vec![b'x'; 1 << 20], 0, 4096);
     service.keep_text(elsewhere, b"text", 2, 4096);
+    service.keep_text(released, b"text", 0, 2);
+    service.release(released);
     // A process has its own for what they are.
     assert!([whole, part, long].iter().all(|&handle| !service.is_read_out(handle, 4)));
     let copy = std::os::fd::AsFd::as_fd(&*first).try_clone_to_owned().unwrap();
@@ -104,6 +106,7 @@ fn what_was_read_to_its_end_ends_there_for_the_next_process() {
     assert!(!next.is_read_out(part, 2) && !next.is_read_out(long, 4096));
     assert_eq!(next.held(part, 2).as_deref(), Some(&b"text"[..]));
     assert_eq!(next.held(long, 4096), None);
+    assert_eq!(next.held(released, 2), None);
     assert!(!next.is_read_out(unread, 4));
     // Whether it was answered is not known: what is asked for again is answered in the same way.
     assert!(!next.is_read_out(elsewhere, 2));

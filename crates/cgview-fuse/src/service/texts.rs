@@ -244,6 +244,7 @@ impl Service {
                 ready.ticking.then(|| ready.view(&ready.no_times, None, caller.reader).next_tick());
             let kept = Fetched { at, value: Arc::clone(&text) };
             tenant.keep_rendered(what, kept, made_of, version, until);
+            self.count_rendered(&text, settings.freshness);
         }
         Ok(text)
     }
