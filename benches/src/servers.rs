@@ -79,6 +79,15 @@ impl Server {
     ///
     /// If it was not built, or does not start.
     pub fn cgview() -> Result<Server> {
+        Server::cgview_with(&[])
+    }
+
+    /// The same, with more arguments.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Server::cgview`].
+    pub fn cgview_with(arguments: &[&str]) -> Result<Server> {
         let own = std::env::current_exe()?;
         let built = own.ancestors().nth(2).context("cannot find where this was built")?;
         let program = built.join("cgview-fuse");
@@ -87,7 +96,7 @@ impl Server {
             let mut command = Command::new(program);
             command.arg("--runtime-dir").arg(dir).args(["--log-level", "warn"]);
             // Who has to wait for a CPU on a busy machine is measured all the same.
-            command.args(["--request-deadline", "60000", "--watchdog", "0"]);
+            command.args(["--request-deadline", "60000", "--watchdog", "0"]).args(arguments);
             command.arg("--by-id").arg(dir.join("by-id")).arg(mountpoint);
             command
         })

@@ -27,7 +27,7 @@ const SETTLING: Duration = Duration::from_secs(3);
 const TURNS: u32 = 5;
 
 /// How long one reader takes, whoever else there is.
-fn reads(
+pub(crate) fn reads(
     server: &Server,
     readers: &mut Readers,
     time: Duration,

@@ -3,11 +3,13 @@
 //! it is measured.
 //!
 //! `content` asks the service on a host that is made of files, as no machine here has 512 CPUs; `daemon`, `crowd` and
-//! `tasks` ask a daemon on this machine, with real containers and tasks.
+//! `tasks` ask a daemon on this machine, with real containers and tasks. `guest`, which is measured only where it is named,
+//! asks one in a virtual machine of few or many CPUs.
 
 mod content;
 mod crowd;
 mod daemon;
+mod guest;
 mod tasks;
 
 use std::io::{Write as _, stdout};
@@ -31,11 +33,16 @@ fn main() -> Result<()> {
         return Ok(());
     }
     raise_descriptors()?;
-    let parts: [(&str, Measure); 3] =
-        [("content", content::measure), ("daemon", daemon::measure), ("tasks", tasks::measure)];
+    let parts: [(&str, Measure); 4] = [
+        ("content", content::measure),
+        ("daemon", daemon::measure),
+        ("tasks", tasks::measure),
+        ("guest", guest::measure),
+    ];
+    let only = arguments.value("--only");
     let mut rows = Vec::new();
     for (name, measure) in parts {
-        if arguments.value("--only").is_none_or(|only| only == name) {
+        if only.map_or(name != "guest", |only| only == name) {
             rows.extend(measure(arguments.is_test())?);
         }
     }
@@ -43,7 +50,13 @@ fn main() -> Result<()> {
     for Scale { what, size, of, file, value, unit } in &rows {
         writeln!(out, "{what} {file}, {size} {of}: {value} {unit}")?;
     }
-    if arguments.has("--record") {
+    if !arguments.has("--record") {
+        return Ok(());
+    }
+    if only == Some("guest") {
+        let cpus = rows.first().map_or(0, |row| row.size);
+        record::save(&format!("cpus-{cpus}"), &rows)?;
+    } else {
         record::save("scale", &rows)?;
         let mut machine = record::machine();
         let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;

@@ -39,6 +39,13 @@ pub(crate) fn table(records: &Records) -> Table {
         let what = format!("`{}`: shared mount / bare server, time", name(file));
         add(&what, Goal::AtMost(1.25), records.ratio(file, "shared", "bare"));
     }
+    for kib in [1, 128] {
+        let time =
+            |server| Some(records.read_by("pinned", 1, kib << 10, MEMINFO, server)?.median_us);
+        let ratio = time("shared").zip(time("bare")).map(|(shared, bare)| shared / bare);
+        let what = format!("`meminfo`, {kib} KiB at a time: shared mount / bare server, time");
+        add(&what, Goal::AtMost(1.25), ratio);
+    }
     for (file, least) in [("proc/meminfo", 4.0), ("proc/cpuinfo", 4.0), ("proc/stat", 3.5)] {
         let what = format!("`{}`: LXCFS / shared mount, time", name(file));
         add(&what, Goal::AtLeast(least), records.ratio(file, "lxcfs", "shared"));
@@ -55,6 +62,8 @@ pub(crate) fn table(records: &Records) -> Table {
         ("content, samples anew", "CPUs"),
         ("content, samples anew", "containers"),
         ("a read of the shared mount", "containers"),
+        ("a read in a virtual machine, samples fresh", "CPUs"),
+        ("a read in a virtual machine, samples anew", "CPUs"),
     ] {
         let worst = records
             .scale_files(what)

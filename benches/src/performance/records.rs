@@ -28,7 +28,11 @@ impl Records {
             reads: load("reads")?,
             calls: load("calls")?,
             servers: load("servers")?,
-            scale: load("scale")?,
+            scale: ["scale", "cpus-2", "cpus-64"]
+                .map(load)
+                .into_iter()
+                .collect::<Result<Vec<_>>>()?
+                .concat(),
             instructions: load("instructions")?,
         })
     }

@@ -48,6 +48,7 @@ pub(crate) fn all(records: &Records) -> Vec<(&'static str, String)> {
         ("system calls", calls(records, SYSTEM_CALL, "system call").0),
         ("scale machine", machine(&records.scale_machine)),
         ("content", content(records).0),
+        ("guests", guests(records).0),
         ("turns", turns(records).0),
         ("daemon", daemon(records).0),
         ("instructions", instructions(records).0),
@@ -230,6 +231,25 @@ fn content(records: &Records) -> Table {
     table
 }
 
+fn guests(records: &Records) -> Table {
+    let columns = ["file", "read from", "2 CPUs", "64 CPUs", "ratio"];
+    let mut table = Table::new(&columns);
+    for (kind, from) in [
+        ("native", "kernel's own"),
+        ("samples fresh", "shared mount, samples fresh"),
+        ("samples anew", "shared mount, samples anew"),
+    ] {
+        let what = format!("a read in a virtual machine, {kind}");
+        for file in records.scale_files(&what) {
+            let Some([few, many]) = records.sizes(&what, "CPUs", file) else { continue };
+            let numbers = [few.value, many.value, many.value / few.value].map(short);
+            let words = [format!("`{}`", name(file)), from.into()];
+            table.row(words.into_iter().chain(numbers).collect());
+        }
+    }
+    table
+}
+
 /// All else that was measured at several sizes.
 fn turns(records: &Records) -> Table {
     let columns =
@@ -253,7 +273,8 @@ const SHARED_TURNS: &str = "a read in turn, shared";
 
 fn daemon(records: &Records) -> Table {
     let mut table = Table::new(&["what", "size", "measured"]);
-    let has_own_table = |what: &str| what.starts_with("content") || what.contains("a read in turn");
+    let own = ["content", "a read in turn", "CPU time for a read in turn", "a read in a virtual"];
+    let has_own_table = |what: &str| own.iter().any(|own| what.starts_with(own));
     for row in records.scale.iter().filter(|row| !has_own_table(&row.what)) {
         let what = match &*row.file {
             "" => row.what.clone(),

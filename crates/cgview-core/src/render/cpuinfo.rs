@@ -38,18 +38,16 @@ pub(crate) fn render(view: &View<'_>, host: &[u8], outline: &CpuinfoOutline, out
         return out.copy(host);
     }
     let visible = &view.cpus.visible;
-    let packages = Packages::of(outline, visible);
+    let pieces = outline.pieces(visible);
+    let packages = Packages::of(outline, &pieces);
     let told = outline.cpus();
     let count = if told.is_empty() { visible.len() } else { told.intersection(visible).len() };
     let why = visible_why(view);
-    for piece in outline.pieces() {
-        let text = || host.get(piece.range.clone()).unwrap_or_default();
+    for piece in pieces {
+        let text = host.get(piece.range.clone()).unwrap_or_default();
         match piece.cpu {
-            None => frame(text(), count, packages.most_threads(), why, out),
-            Some(cpu) if visible.contains(cpu) => {
-                block(text(), &piece.topology, visible.rank(cpu), &packages, why, out);
-            }
-            Some(_) => {}
+            None => frame(text, count, packages.most_threads(), why, out),
+            Some(cpu) => block(text, &piece.topology, visible.rank(cpu), &packages, why, out),
         }
     }
 }
@@ -113,10 +111,10 @@ struct Package {
 }
 
 impl<'a> Packages<'a> {
-    fn of(outline: &'a CpuinfoOutline, visible: &Mask) -> Packages<'a> {
+    /// By the pieces that are shown.
+    fn of(outline: &'a CpuinfoOutline, shown: &[&Piece]) -> Packages<'a> {
         let mut packages = BTreeMap::<_, Package>::new();
-        let is_visible = |piece: &&Piece| piece.cpu.is_some_and(|cpu| visible.contains(cpu));
-        for piece in outline.pieces().iter().filter(is_visible) {
+        for piece in shown.iter().filter(|piece| piece.cpu.is_some()) {
             // Only blocks with topology: s390 has a line and a block for each CPU.
             if piece.topology.siblings.is_some() {
                 let package = packages.entry(piece.topology.package).or_default();
