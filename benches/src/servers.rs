@@ -111,7 +111,8 @@ impl Server {
     }
 
     fn start(name: &'static str, command: impl FnOnce(&Path, &Path) -> Command) -> Result<Server> {
-        let dir = tempfile::tempdir()?;
+        // What cgview writes down is in memory, as /run is.
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir())?;
         let root = dir.path().join("mnt");
         fs::create_dir(&root)?;
         fs::create_dir(dir.path().join("by-id"))?;

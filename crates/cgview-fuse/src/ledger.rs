@@ -413,8 +413,8 @@ impl Ledger {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let lengths = u64::try_from(name.len()).unwrap_or_default() << 32
             | u64::try_from(body.len()).unwrap_or_default();
-        let mut record = vec![0; RECORD_HEAD];
-        record.reserve_exact(name.len() + body.len());
+        let mut record = Vec::with_capacity(RECORD_HEAD + name.len() + body.len());
+        record.resize(RECORD_HEAD, 0);
         record.extend_from_slice(name.as_bytes());
         record.extend_from_slice(body);
         put_numbers(&mut record, &[0, number, kind.number(), lengths]);

@@ -14,10 +14,9 @@ use cgview_core::{
     tree::{Entry, File, ProcFile},
     view::{Parts, Reader},
 };
-
-use super::{Error, Explained, Service};
 use cgview_host::Host;
 
+use super::{Error, Explained, Service};
 use crate::{
     cache::FetchedText,
     metrics::Outcome,
