@@ -3,7 +3,7 @@
 use std::{
     io::{PipeReader, PipeWriter, Read as _, Write as _},
     path::PathBuf,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -92,25 +92,27 @@ pub(crate) fn measure(
     pids.extend(crowd.pids());
     Placement::Pinned.place(&pids)?;
     let mut rows = Vec::new();
-    for (number, server) in servers.iter().enumerate() {
-        for (file_number, file) in FILES.into_iter().enumerate() {
-            let path = number * FILES.len() + file_number;
-            let before = server.cpu_time();
-            let mut medians = Vec::new();
-            for _ in 0..rounds {
-                let mut times = crowd.read_in_turn(path)?;
+    for (file_number, file) in FILES.into_iter().enumerate() {
+        let mut medians = vec![Vec::new(); servers.len()];
+        let mut used = Duration::ZERO;
+        // The servers take turns, too: this machine is not as quick at all times.
+        for _ in 0..rounds {
+            for ((number, server), medians) in servers.iter().enumerate().zip(&mut medians) {
+                let before = server.cpu_time();
+                let mut times = crowd.read_in_turn(number * FILES.len() + file_number)?;
+                if server.name == "shared" {
+                    used += server.cpu_time().saturating_sub(before);
+                }
                 times.sort_unstable();
                 medians.push(times.get(times.len() / 2).copied().unwrap_or_default());
             }
-            let micros = undisturbed(medians.into_iter().map(|nanos| nanos as f64 / 1000.0));
-            let what = format!("a read in turn, {}", server.name);
-            rows.push(row(&what, size, file, micros, "us"));
-            if server.name == "shared" {
-                let used = server.cpu_time().saturating_sub(before).as_secs_f64() * 1e6;
-                let each = used / f64::from(size.0) / f64::from(rounds);
-                rows.push(row("CPU time for a read in turn", size, file, each, "us"));
-            }
         }
+        for (server, medians) in servers.iter().zip(medians) {
+            let micros = undisturbed(medians.into_iter().map(|nanos| nanos as f64 / 1000.0));
+            rows.push(row(&format!("a read in turn, {}", server.name), size, file, micros, "us"));
+        }
+        let each = used.as_secs_f64() * 1e6 / f64::from(size.0) / f64::from(rounds);
+        rows.push(row("CPU time for a read in turn", size, file, each, "us"));
     }
     Placement::Free.place(&pids)?;
     Ok(rows)

@@ -46,6 +46,17 @@ pub(crate) fn reads(
     Ok(times)
 }
 
+/// The least of what was measured for each file.
+fn quickest(times: Vec<(&'static str, f64)>) -> Vec<(&'static str, f64)> {
+    FILES
+        .into_iter()
+        .map(|file| {
+            let of_file = times.iter().filter(|(other, _)| *other == file);
+            (file, undisturbed(of_file.map(|(_, time)| *time)))
+        })
+        .collect()
+}
+
 pub(crate) fn measure(is_test: bool) -> Result<Vec<Scale>> {
     let Some(tree) = Tree::new() else { return Ok(Vec::new()) };
     let (count, time) =
@@ -62,7 +73,7 @@ pub(crate) fn measure(is_test: bool) -> Result<Vec<Scale>> {
 
     let server = Server::cgview()?;
     let mut readers = Readers::start(&tree)?;
-    let alone = reads(&server, &mut readers, time)?;
+    let mut alone = reads(&server, &mut readers, time)?;
     tell(1, &server);
     let mut servers = vec![Server::native(), server];
     match Server::lxcfs() {
@@ -75,19 +86,25 @@ pub(crate) fn measure(is_test: bool) -> Result<Vec<Scale>> {
         // The kernel has something to do, too, when so many cgroups were made just now.
         std::thread::sleep(SETTLING);
     }
-    let among = reads(server, &mut readers, time)?;
+    let mut among = reads(server, &mut readers, time)?;
     tell(count, server);
     let rounds = if is_test { 1 } else { TURNS };
     rows.extend(crowd::measure(&mut crowd, &servers, of(count), rounds)?);
     let after = server.rss_kib() as f64 / 1024.0;
     rows.push(row("resident memory, when all have read in turn", of(count), "", after, "MiB"));
-    for (count, times) in [(1, alone), (count, among)] {
+    // Both a second time, as this machine is not as quick at all times.
+    among.extend(reads(server, &mut readers, time)?);
+    drop(crowd);
+    alone.extend(reads(server, &mut readers, time)?);
+    for (count, times) in [(1, quickest(alone)), (count, quickest(among))] {
         for (file, time) in times {
             rows.push(row("a read of the shared mount", of(count), file, time, "us"));
         }
     }
     drop(servers);
 
+    // Another one, that finds them when it starts.
+    let crowd = Crowd::start(&tree, count, &[])?;
     let start = Instant::now();
     let server = Server::cgview()?;
     let started = start.elapsed();
@@ -105,5 +122,6 @@ pub(crate) fn measure(is_test: bool) -> Result<Vec<Scale>> {
         found.as_secs_f64() * 1000.0,
         "ms",
     ));
+    drop(crowd);
     Ok(rows)
 }

@@ -378,7 +378,8 @@ impl Ledger {
     pub(crate) fn settle(&self) -> io::Result<()> {
         let stale: Vec<_> =
             self.regions.lock().free.extract_if(.., |region| region.stale).collect();
-        stale.into_iter().try_for_each(|region| self.give_back(&Mutex::new(region)))
+        let give_back = |region| self.give_back(&Mutex::new(region));
+        stale.into_iter().map(give_back).fold(Ok(()), io::Result::and)
     }
 
     fn give_back(&self, region: &Mutex<Region>) -> io::Result<()> {
