@@ -14,8 +14,8 @@ use cgview_testkit::Tree;
 
 use crate::{daemon::reads, row};
 
-/// Microseconds for one read, by whatever clock the machine has, from the kernel's own files, and from the shared mount with all numbers known and with all
-/// asked for anew.
+/// Microseconds for one read, by whatever clock the machine has, from the kernel's own files, and from the shared mount
+/// with all numbers known and with all asked for anew.
 pub(crate) fn measure(is_test: bool) -> Result<Vec<Scale>> {
     let Some(tree) = Tree::new() else { return Ok(Vec::new()) };
     let time = Duration::from_millis(if is_test { 2 } else { 10 });

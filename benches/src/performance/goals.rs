@@ -40,9 +40,7 @@ pub(crate) fn table(records: &Records) -> Table {
         add(&what, Goal::AtMost(1.25), records.ratio(file, "shared", "bare"));
     }
     for kib in [1, 128] {
-        let time =
-            |server| Some(records.read_by("pinned", 1, kib << 10, MEMINFO, server)?.median_us);
-        let ratio = time("shared").zip(time("bare")).map(|(shared, bare)| shared / bare);
+        let ratio = records.ratio_by(kib << 10, MEMINFO, "shared", "bare");
         let what = format!("`meminfo`, {kib} KiB at a time: shared mount / bare server, time");
         add(&what, Goal::AtMost(1.25), ratio);
     }

@@ -69,7 +69,19 @@ impl Records {
 
     /// How many times as long a read from `above` takes as one from `below`.
     pub(crate) fn ratio(&self, file: &str, above: &str, below: &str) -> Option<f64> {
-        Some(self.read(file, above)?.median_us / self.read(file, below)?.median_us)
+        self.ratio_by(BUFFER, file, above, below)
+    }
+
+    /// The same with a buffer of so many bytes.
+    pub(crate) fn ratio_by(
+        &self,
+        buffer: usize,
+        file: &str,
+        above: &str,
+        below: &str,
+    ) -> Option<f64> {
+        let time = |server| Some(self.read_by("pinned", 1, buffer, file, server)?.median_us);
+        Some(time(above)? / time(below)?)
     }
 
     /// How many times as much CPU time `above` takes for a read as `below`.

@@ -93,14 +93,12 @@ impl Service {
                     continue;
                 }
                 Kind::Text => {
-                    let handle = name.parse().ok();
-                    let is_released =
-                        |handle| self.marks.as_ref()?.is_released(handle).then_some(());
-                    if handle.and_then(is_released).is_some() {
+                    let Ok(handle) = name.parse() else { continue };
+                    if self.marks.as_ref().is_some_and(|marks| marks.is_released(handle)) {
                         if let Some(ledger) = &self.ledger {
                             ledger.release(kind, &name);
                         }
-                    } else if let Some(handle) = handle {
+                    } else {
                         let text: Arc<[u8]> = body.into();
                         self.texts_kept.lock().insert(handle);
                         if !text.is_empty() {

@@ -17,10 +17,8 @@ use crate::{mask::Mask, parse::decimal};
 #[derive(Clone, Debug, Default)]
 pub struct CpuinfoOutline {
     pieces: Vec<Piece>,
-    /// The places of the pieces that are of no CPU.
-    frames: Vec<usize>,
-    /// Each CPU with the places of its pieces, ascending.
-    places: Vec<(u32, usize)>,
+    /// Each CPU with the places of its pieces, ascending; first those of no CPU.
+    places: Vec<(Option<u32>, usize)>,
     cpus: Mask,
     /// How many cores each package has.
     cores: Vec<u64>,
@@ -76,12 +74,11 @@ impl CpuinfoOutline {
                 of.insert(piece.topology.core);
             }
         }
-        let places = || pieces.iter().zip(0..).map(|(piece, place)| (piece.cpu, place));
-        let mut of_cpus: Vec<_> = places().filter_map(|(cpu, place)| Some((cpu?, place))).collect();
-        of_cpus.sort_unstable();
+        let mut places: Vec<_> =
+            pieces.iter().zip(0..).map(|(piece, place)| (piece.cpu, place)).collect();
+        places.sort_unstable();
         CpuinfoOutline {
-            frames: places().filter(|(cpu, _)| cpu.is_none()).map(|(_, place)| place).collect(),
-            places: of_cpus,
+            places,
             cpus: pieces.iter().filter_map(|piece| piece.cpu).collect(),
             cores: cores_of.iter().map(|cores| cores.len() as u64).collect(),
             pieces,
@@ -98,8 +95,8 @@ impl CpuinfoOutline {
     /// The parts of the text that are of one of these CPUs, and those of the machine, in their order. It takes as long as
     /// there are such parts, however many CPUs there are beside them.
     pub(super) fn pieces(&self, cpus: &Mask) -> Vec<&Piece> {
-        let mut shown = self.frames.clone();
-        for cpu in cpus.iter() {
+        let mut shown: Vec<usize> = Vec::new();
+        for cpu in core::iter::once(None).chain(cpus.iter().map(Some)) {
             let first = self.places.partition_point(|(other, _)| *other < cpu);
             let from = self.places.iter().skip(first);
             shown.extend(from.take_while(|(other, _)| *other == cpu).map(|(_, place)| place));
